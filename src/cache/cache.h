@@ -1,0 +1,101 @@
+/*-------------------------------------------------------------------------
+ *
+ * cache.h
+ *	  Caches, and the paths that are valid in them, as C reads them.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_CACHE_CACHE_H
+#define NARINFO_CACHE_CACHE_H
+
+#include "postgres.h"
+
+#include "base/store_path.h"
+
+#define CACHE_NAME_MAX 63		/* bytes */
+#define CACHE_MAIN "main"		/* implied: it is there without its row */
+
+typedef struct CacheInfo
+{
+	char		name[CACHE_NAME_MAX + 1];
+	char		store_dir[STORE_DIR_MAX + 1];
+	int32		priority;
+	bool		want_mass_query;
+	bool		is_private;
+	bool		require_closure;
+} CacheInfo;
+
+/*
+ * OIDs of what the extension made in this database, looked up by name in
+ * schema narinfo and remembered until one of them changes.
+ */
+typedef struct CacheCatalog
+{
+	Oid			cache_rel;
+	Oid			valid_path_rel;
+	Oid			valid_path_pkey;
+	Oid			narinfo_type;
+	Oid			narinfo_array_type;
+	Oid			store_hash_type;
+	Oid			store_hash_array_type;
+} CacheCatalog;
+
+/* GUC pg_narinfo.cache; called once by _PG_init. */
+extern void cache_init(void);
+
+/* The value of pg_narinfo.cache. */
+extern char *cache_default_name;
+
+/*
+ * Inside a transaction.  NULL when the extension is not there, or one of its
+ * tables is missing or renamed.
+ */
+extern const CacheCatalog *cache_catalog(void);
+
+/*
+ * The cache of this name; false if there is none.  Needs a transaction and a
+ * snapshot.  Remembered by each process until a row of narinfo.cache
+ * changes, so it costs a hash lookup.  "main" is always found as long as the
+ * extension is there.
+ */
+extern bool cache_get(const char *name, CacheInfo *info);
+
+/* The same, or an error that names the cache (ERRCODE_UNDEFINED_OBJECT). */
+extern void cache_require(const char *name, CacheInfo *info);
+
+/* The text of its nix-cache-info, palloc'd. */
+extern char *cache_nix_cache_info(const CacheInfo *info);
+
+/*
+ * Makes the row of "main", which is implied, before the first write to it;
+ * other names are left alone.  SPI must be connected.
+ */
+extern void cache_ensure_row(const char *name);
+
+/*
+ * May a cache be called so?  A name is the first part of a cache's URLs, so
+ * the beginnings of other URLs are none.
+ */
+extern bool cache_name_check(const char *name, size_t len);
+
+/*
+ * Lookups in valid_path that share the opening of the table and its index
+ * and one snapshot: begin, find as often as wanted, end; all in one
+ * transaction.  valid_path_begin() returns NULL if the table is not there.
+ * On error, the transaction's end cleans up.
+ */
+typedef struct ValidPathScan ValidPathScan;
+
+extern ValidPathScan *valid_path_begin(void);
+
+/*
+ * The narinfo of (cache, hash), detoasted; NULL if there is none.  It may lie
+ * in a page that the scan has pinned: it lives until the next find or the end.
+ */
+extern struct varlena *valid_path_find(ValidPathScan *scan, const char *cache,
+									   const uint8 hash[STORE_HASH_LEN]);
+extern void valid_path_end(ValidPathScan *scan);
+
+#endif							/* NARINFO_CACHE_CACHE_H */

@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * progress.h
+ *	  How far a long-running procedure is, for narinfo.stat_progress.
+ *
+ * The figures travel through PostgreSQL's own progress reporting, so they
+ * cost no row, are seen before anything commits, and go away by themselves
+ * when the procedure ends or fails.  Its commands are a closed list: we report
+ * as a COPY of valid_path, which an import and an export are much alike, and
+ * keep figures of our own in parameters that COPY leaves free.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_CACHE_PROGRESS_H
+#define NARINFO_CACHE_PROGRESS_H
+
+#include "postgres.h"
+
+/* Shown by name in the view stat_progress: keep both in step. */
+typedef enum ProgressCommand
+{
+	PROGRESS_IMPORT = 1,
+	PROGRESS_EXPORT = 2
+} ProgressCommand;
+
+typedef enum ProgressPhase
+{
+	PROGRESS_READING = 1,
+	PROGRESS_WRITING = 2
+} ProgressPhase;
+
+extern void progress_start(ProgressCommand command, Oid relation);
+
+/*
+ * "done" of "total" in this phase, 0 while the total is not known; and how
+ * many narinfos went in or out, were there already, and were left out.
+ */
+extern void progress_report(ProgressPhase phase, int64 done, int64 total,
+							int64 processed, int64 unchanged,
+							int64 left_out);
+extern void progress_end(void);
+
+#endif							/* NARINFO_CACHE_PROGRESS_H */

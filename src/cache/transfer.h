@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ *
+ * transfer.h
+ *	  How import_cache and export_cache begin and end.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_CACHE_TRANSFER_H
+#define NARINFO_CACHE_TRANSFER_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "cache/cache.h"
+
+typedef struct TransferArguments
+{
+	MemoryContext context;		/* lives through the procedure's commits */
+	char	   *directory;
+	CacheInfo	cache;
+} TransferArguments;
+
+/*
+ * Reads the arguments (directory text, cache text) of a procedure, and
+ * connects SPI.  Raises an error when the user is not of this predefined
+ * role, when there is no such cache, or when a procedure that commits on its
+ * way runs inside a transaction block.
+ */
+extern void transfer_begin(FunctionCallInfo fcinfo, const char *procedure,
+						   Oid role, bool commits,
+						   TransferArguments *arguments);
+
+/* Frees the context and disconnects SPI. */
+extern void transfer_end(TransferArguments *arguments);
+
+#endif							/* NARINFO_CACHE_TRANSFER_H */

@@ -1,0 +1,140 @@
+/*-------------------------------------------------------------------------
+ *
+ * valid_path.c
+ *	  Lookups in narinfo.valid_path: an index scan that is set up once and
+ *	  used for many hashes.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "cache/cache.h"
+
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "types/types.h"
+
+PG_FUNCTION_INFO_V1(valid_path_fill_hash);
+
+/* Columns of narinfo.valid_path; the first two are the primary key's too. */
+#define COLUMN_CACHE	1
+#define COLUMN_HASH		2
+#define COLUMN_INFO		3
+
+struct ValidPathScan
+{
+	Relation	rel;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *slot;
+	ScanKeyData keys[2];
+	char		cache[VARHDRSZ + CACHE_NAME_MAX];	/* the key, a text */
+};
+
+static Oid
+equality_function(Relation index, int column)
+{
+	Oid			type = index->rd_opcintype[column];
+	Oid			operator = get_opfamily_member(index->rd_opfamily[column],
+											   type, type,
+											   BTEqualStrategyNumber);
+
+	return get_opcode(operator);
+}
+
+ValidPathScan *
+valid_path_begin(void)
+{
+	const CacheCatalog *catalog = cache_catalog();
+	ValidPathScan *scan;
+
+	if (catalog == NULL)
+		return NULL;
+	scan = palloc(sizeof(ValidPathScan));
+	scan->rel = try_table_open(catalog->valid_path_rel, AccessShareLock);
+	if (scan->rel == NULL)
+		return NULL;
+	scan->index = index_open(catalog->valid_path_pkey, AccessShareLock);
+	scan->slot = table_slot_create(scan->rel, NULL);
+	ScanKeyEntryInitialize(&scan->keys[0], 0, 1, BTEqualStrategyNumber,
+						   TEXTOID, C_COLLATION_OID, F_TEXTEQ, (Datum) 0);
+	ScanKeyEntryInitialize(&scan->keys[1], 0, 2, BTEqualStrategyNumber,
+						   catalog->store_hash_type, InvalidOid,
+						   equality_function(scan->index, 1), (Datum) 0);
+	scan->scan = compat_index_beginscan(scan->rel, scan->index,
+										GetActiveSnapshot(), 2);
+	return scan;
+}
+
+struct varlena *
+valid_path_find(ValidPathScan *scan, const char *cache,
+				const uint8 hash[STORE_HASH_LEN])
+{
+	size_t		len = strlen(cache);
+	Datum		info;
+	bool		isnull;
+
+	if (len > CACHE_NAME_MAX)
+		return NULL;
+	SET_VARSIZE(scan->cache, VARHDRSZ + len);
+	memcpy(VARDATA(scan->cache), cache, len);
+	scan->keys[0].sk_argument = PointerGetDatum(scan->cache);
+	scan->keys[1].sk_argument = PointerGetDatum(hash);
+	index_rescan(scan->scan, scan->keys, 2, NULL, 0);
+	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+		return NULL;
+	info = slot_getattr(scan->slot, COLUMN_INFO, &isnull);
+	return isnull ? NULL : PG_DETOAST_DATUM_PACKED(info);
+}
+
+void
+valid_path_end(ValidPathScan *scan)
+{
+	index_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	index_close(scan->index, AccessShareLock);
+	table_close(scan->rel, AccessShareLock);
+	pfree(scan);
+}
+
+/* INSERT may leave the hash out: it is that of the narinfo. */
+Datum
+valid_path_fill_hash(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	HeapTuple	row;
+	int			column = COLUMN_HASH;
+	bool		isnull;
+	Datum		info;
+	Datum		hash;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("valid_path_fill_hash() is a trigger function")));
+	row = trigger->tg_trigtuple;
+	desc = RelationGetDescr(trigger->tg_relation);
+	if (!heap_attisnull(row, COLUMN_HASH, desc))
+		return PointerGetDatum(row);
+	info = heap_getattr(row, COLUMN_INFO, desc, &isnull);
+	if (isnull)
+		return PointerGetDatum(row);	/* NOT NULL will say so */
+	hash = PointerGetDatum(packed_store_hash(NARINFO_PACKED(PG_DETOAST_DATUM_PACKED(info))));
+	row = heap_modify_tuple_by_cols(row, desc, 1, &column, &hash, &isnull);
+	return PointerGetDatum(row);
+}
