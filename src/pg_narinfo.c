@@ -1,0 +1,31 @@
+/*-------------------------------------------------------------------------
+ *
+ * pg_narinfo.c
+ *	  The library's beginning: each room sets itself up.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "utils/guc.h"
+
+#include "cache/cache.h"
+#include "serve/serve.h"
+#include "worker/worker.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+void
+_PG_init(void)
+{
+	cache_init();
+	serve_init();
+	worker_init();
+
+	MarkGUCPrefixReserved("pg_narinfo");
+}
