@@ -166,7 +166,8 @@ pack_url_digest(Packer *packer, Span value)
 static bool
 pack_url_guix(Packer *packer, Span value)
 {
-	size_t		base = STORE_HASH_TEXT_LEN + 1 + packer->info->store_path.name.len;
+	const StorePath *path = &packer->info->store_path;
+	size_t		base = STORE_HASH_TEXT_LEN + 1 + path->name.len;
 	uint8_t		hash[STORE_HASH_LEN];
 	Span		tail;
 
@@ -176,9 +177,9 @@ pack_url_guix(Packer *packer, Span value)
 	tail = span_skip(value, value.len - base - 1);
 	if (tail.data[0] != '/' ||
 		!store_hash_decode(tail.data + 1, hash) ||
-		memcmp(hash, packer->info->store_path.hash, STORE_HASH_LEN) != 0 ||
+		memcmp(hash, path->hash, STORE_HASH_LEN) != 0 ||
 		tail.data[1 + STORE_HASH_TEXT_LEN] != '-' ||
-		!span_equal(span_skip(tail, STORE_HASH_TEXT_LEN + 2), packer->info->store_path.name))
+		!span_equal(span_skip(tail, STORE_HASH_TEXT_LEN + 2), path->name))
 		return false;
 	put_byte(packer, OP_URL_GUIX);
 	put_string(packer, span_of(value.data + 4, value.len - 5 - base));
@@ -309,7 +310,9 @@ pack_sig(Packer *packer, Span value)
 	if (!span_equal(base64, span_of(text, sizeof(text))))
 		return false;
 	put_byte(packer, OP_SIG);
-	put_string(packer, span_is(key, packed_common_key) ? span_of(key.data, 0) : key);
+	if (span_is(key, packed_common_key))
+		key.len = 0;
+	put_string(packer, key);
 	put_bytes(packer, bytes, SIG_BYTES);
 	return true;
 }

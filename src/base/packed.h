@@ -47,7 +47,7 @@
 #define PACKED_GUIX			0x04	/* of Guix's kind */
 #define PACKED_VERBATIM		0x08	/* the lines are the text itself */
 #define PACKED_NAR_SHA256	0x10	/* NarHash is a sha256 */
-#define PACKED_FILE_HASH	0x20	/* a digest of FileHash stands behind the refs */
+#define PACKED_FILE_HASH	0x20	/* FileHash stands behind the references */
 #define PACKED_FILE_SIZE	0x40	/* FileSize is there */
 
 /* Bytes to allocate before packing a text of len bytes. */

@@ -20,10 +20,10 @@
  *	 NAR_HASH		-							from the header
  *	 NAR_SIZE		-							from the header
  *	 REFERENCES		-							from before the lines
- *	 DERIVER		20 bytes, n, name			n bytes of our own name, NAME.drv
+ *	 DERIVER		20 bytes, n, name			n bytes of our name, NAME.drv
  *	 SIG			string, 64 bytes			empty: cache.nixos.org-1
  *	 CA				1 byte, 32 bytes			see ca_prefixes
- *	 SIGNATURE		string, 4 strings			host; hex strings of the template
+ *	 SIGNATURE		string, 4 strings			host; hex of the template
  *
  * A string is one byte of length and the bytes.  A name is one byte, the
  * number of characters, and six bits a character (the first in the lowest

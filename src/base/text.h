@@ -54,7 +54,8 @@ span_of(const char *data, size_t len)
 static inline bool
 span_equal(Span a, Span b)
 {
-	return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+	return a.len == b.len &&
+		(a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
 /* Does the span hold exactly this C string? */

@@ -229,7 +229,7 @@ read_rows(Oid relid)
 	Relation	rel = table_open(relid, AccessShareLock);
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan;
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
 													  "narinfo cache row",
 													  ALLOCSET_SMALL_SIZES);
@@ -240,14 +240,12 @@ read_rows(Oid relid)
 	known_valid = true;
 	PG_TRY();
 	{
-		scan = table_beginscan(rel, snapshot, 0, NULL);
 		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 		{
 			CHECK_FOR_INTERRUPTS();
 			read_row(slot);
 			MemoryContextReset(row_context);
 		}
-		table_endscan(scan);
 	}
 	PG_CATCH();
 	{
@@ -257,6 +255,7 @@ read_rows(Oid relid)
 	PG_END_TRY();
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(row_context);
+	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);

@@ -139,6 +139,8 @@ CREATE PROCEDURE export_cache(directory text, cache text DEFAULT default_cache()
 COMMENT ON PROCEDURE export_cache(text, text) IS
 'writes every narinfo of a cache, as of one moment, to HASH.narinfo in a directory on the server, byte for byte, and its nix-cache-info; files that are right already are left alone; needs pg_write_server_files';
 
+REVOKE ALL ON PROCEDURE import_cache(text, text), export_cache(text, text) FROM PUBLIC;
+
 -- The parameters are those of src/cache/progress.c, one higher.
 CREATE VIEW stat_progress AS
 	SELECT p.pid,

@@ -122,11 +122,14 @@ prepare_plans(Import *import)
 								 lengthof(error_types), error_types);
 }
 
+/* In the caller's memory context again when it is done: SPI leaves its own. */
 static void
 execute(SPIPlanPtr plan, Datum *values, bool read_only)
 {
+	MemoryContext old = CurrentMemoryContext;
 	int			result = SPI_execute_plan(plan, values, NULL, read_only, 0);
 
+	MemoryContextSwitchTo(old);
 	if (result < 0)
 		elog(ERROR, "import_cache: SPI_execute_plan failed: %s",
 			 SPI_result_code_string(result));

@@ -233,7 +233,8 @@ typedef struct Walk
 		if ((n) == (max)) \
 		{ \
 			(max) *= 2; \
-			(array) = repalloc_huge((array), sizeof(*(array)) * (Size) (max)); \
+			(array) = repalloc_huge((array), \
+									sizeof(*(array)) * (Size) (max)); \
 		} \
 	} while (0)
 

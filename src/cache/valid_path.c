@@ -120,7 +120,8 @@ valid_path_fill_hash(PG_FUNCTION_ARGS)
 	HeapTuple	row;
 	int			column = COLUMN_HASH;
 	bool		isnull;
-	Datum		info;
+	Datum		datum;
+	struct varlena *info;
 	Datum		hash;
 
 	if (!CALLED_AS_TRIGGER(fcinfo))
@@ -131,10 +132,11 @@ valid_path_fill_hash(PG_FUNCTION_ARGS)
 	desc = RelationGetDescr(trigger->tg_relation);
 	if (!heap_attisnull(row, COLUMN_HASH, desc))
 		return PointerGetDatum(row);
-	info = heap_getattr(row, COLUMN_INFO, desc, &isnull);
+	datum = heap_getattr(row, COLUMN_INFO, desc, &isnull);
 	if (isnull)
 		return PointerGetDatum(row);	/* NOT NULL will say so */
-	hash = PointerGetDatum(packed_store_hash(NARINFO_PACKED(PG_DETOAST_DATUM_PACKED(info))));
+	info = PG_DETOAST_DATUM_PACKED(datum);
+	hash = PointerGetDatum(packed_store_hash(NARINFO_PACKED(info)));
 	row = heap_modify_tuple_by_cols(row, desc, 1, &column, &hash, &isnull);
 	return PointerGetDatum(row);
 }

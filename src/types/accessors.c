@@ -128,7 +128,8 @@ text_array(Datum *texts, int n)
 static Datum
 declared_array(FunctionCallInfo fcinfo, Datum *values, int n)
 {
-	Oid			element = get_element_type(get_fn_expr_rettype(fcinfo->flinfo));
+	Oid			array = get_fn_expr_rettype(fcinfo->flinfo);
+	Oid			element = get_element_type(array);
 	int16		len;
 	bool		by_value;
 	char		align;

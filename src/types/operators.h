@@ -41,7 +41,8 @@ PG_FUNCTION_INFO_V1(type##_cmp); \
 Datum \
 type##_cmp(PG_FUNCTION_ARGS) \
 { \
-	PG_RETURN_INT32(compare(PG_GETARG_DATUM(0), PG_GETARG_DATUM(1))); \
+	int			cmp = compare(PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)); \
+	PG_RETURN_INT32((cmp > 0) - (cmp < 0)); \
 } \
 extern int	no_such_variable
 
