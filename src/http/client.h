@@ -1,0 +1,157 @@
+/*-------------------------------------------------------------------------
+ *
+ * client.h
+ *	  One connection with its socket, and the lists of the server it is in.
+ *
+ * A client is in each of these lists or not:
+ *
+ *		ready		there may be input that can be taken now
+ *		requests	a request waits for http_server_next()
+ *		dirty		there is output that may be sent now
+ *		timers[n]	a timeout of class n runs
+ *
+ * and settle_client(), called whenever something happened to the connection,
+ * puts it where it belongs.  Sockets are watched edge-triggered from accept
+ * to close, so that serving a request takes no epoll_ctl; "readable" and
+ * "writable" remember what the last edge said.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_HTTP_CLIENT_H
+#define NARINFO_HTTP_CLIENT_H
+
+#include "http/conn.h"
+#include "http/listen.h"
+#include "http/peers.h"
+
+/* A link of a circular list; a link that is in none points at itself. */
+typedef struct HttpLink
+{
+	struct HttpLink *prev;
+	struct HttpLink *next;
+} HttpLink;
+
+/*
+ * Each class of timeout has one duration for all connections, so a list in
+ * order of begin is in order of end as well.
+ */
+typedef enum HttpTimer
+{
+	HTTP_TIMER_IDLE,
+	HTTP_TIMER_HEADER,
+	HTTP_TIMER_SEND,
+	HTTP_TIMER_LINGER,
+	HTTP_TIMER_NONE				/* nothing runs; also the number of lists */
+} HttpTimer;
+
+typedef struct HttpClient
+{
+	HttpConn	conn;			/* first, so that a request leads here */
+	HttpServer *server;
+	int			fd;
+	HttpLink	all;
+	HttpLink	ready;
+	HttpLink	requests;
+	HttpLink	dirty;
+	HttpLink	timer;
+	int64_t		timer_since;
+	HttpTimer	timer_class;
+	bool		readable;
+	bool		writable;
+	bool		hangup;			/* read on until recv() says 0 */
+	bool		held;			/* the caller has the request */
+	bool		lingering;
+	bool		refused;		/* came above a limit */
+	bool		counted;		/* in server->peers, as counted_as */
+	uint32_t	lingered;		/* bytes thrown away meanwhile */
+	HttpAddress counted_as;
+} HttpClient;
+
+struct HttpServer
+{
+	HttpEnv		env;
+	int			epoll_fd;
+	HttpListener *listeners;
+	int64_t		accept_again;	/* when to accept again; 0: accepting */
+	int			refused;		/* clients above a limit */
+	HttpPeers	peers;
+	HttpLink	all;			/* every client */
+	HttpLink	ready;
+	HttpLink	requests;
+	HttpLink	dirty;
+	HttpLink	timers[HTTP_TIMER_NONE];
+};
+
+static inline void
+link_init(HttpLink *link)
+{
+	link->prev = link->next = link;
+}
+
+static inline bool
+link_alone(const HttpLink *link)
+{
+	return link->next == link;
+}
+
+static inline void
+link_remove(HttpLink *link)
+{
+	link->prev->next = link->next;
+	link->next->prev = link->prev;
+	link_init(link);
+}
+
+static inline void
+link_append(HttpLink *list, HttpLink *link)
+{
+	link->prev = list->prev;
+	link->next = list;
+	list->prev->next = link;
+	list->prev = link;
+}
+
+/* Empties "list" into "to", an uninitialised one. */
+static inline void
+link_take(HttpLink *list, HttpLink *to)
+{
+	link_init(to);
+	if (link_alone(list))
+		return;
+	*to = *list;
+	to->next->prev = to;
+	to->prev->next = to;
+	link_init(list);
+}
+
+/* The client that a link is part of. */
+#define CLIENT_OF(link, member) \
+	((HttpClient *) ((char *) (link) - offsetof(HttpClient, member)))
+
+/* Takes over an accepted socket. */
+extern void http_client_open(HttpServer *server, int fd,
+							 const HttpAddress *peer);
+
+/* Closes; the memory goes once the caller holds no request of it. */
+extern void http_client_close(HttpClient *client);
+
+/* Receives once what is there. */
+extern void http_client_input(HttpClient *client);
+
+/* Sends what the socket takes, within one turn's measure. */
+extern void http_client_output(HttpClient *client);
+
+/* Puts the client into the lists where it belongs now. */
+extern void http_client_settle(HttpClient *client);
+
+/* A timeout of the class that runs came to its end. */
+extern void http_client_timeout(HttpClient *client);
+
+/* ---- server.c ---- */
+
+/* Another clock, in microseconds, for tests. */
+extern void http_server_set_clock(HttpServer *server, int64_t (*clock) (void));
+
+#endif							/* NARINFO_HTTP_CLIENT_H */
