@@ -1,0 +1,35 @@
+/*-------------------------------------------------------------------------
+ *
+ * info.c
+ *	  /nix-cache-info and /health.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "serve/route.h"
+
+/* What nix asks first of a cache; source: nix, binary-cache-store.cc. */
+void
+route_cache_info(const CacheInfo *cache, HttpReply *reply)
+{
+	reply_text(reply, 200, cache_nix_cache_info(cache), serve_lasting);
+	reply->content_type = "text/x-nix-cache-info";
+}
+
+/*
+ * Is the database answering?  A look at the catalogs, which wants no lock
+ * that anybody holds for long, so that this answers also while a table is
+ * being altered.
+ */
+void
+route_health(HttpReply *reply)
+{
+	batch_transaction();
+	if (cache_catalog() == NULL)
+		reply_unavailable(reply);
+	else
+		reply_text(reply, 200, "ok\n", SERVE_NO_STORE);
+}

@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ *
+ * route.h
+ *	  What the files of the serve room share.
+ *
+ * A route fills in a reply and may raise any error on its way; it is sent by
+ * serve_request() alone.  Texts of a reply live in the memory context of the
+ * request, which is the current one, or for ever.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_SERVE_ROUTE_H
+#define NARINFO_SERVE_ROUTE_H
+
+#include "postgres.h"
+
+#include "cache/cache.h"
+#include "http/http.h"
+
+/* ---- settings and what is made of them (serve.c) ---- */
+
+#define SERVE_HEADER_MAX 96
+
+extern char *serve_file_root;
+
+/* Header lines, with CR LF. */
+extern char serve_lasting[SERVE_HEADER_MAX];	/* of narinfos */
+extern char serve_passing[SERVE_HEADER_MAX];	/* of a 404 */
+
+#define SERVE_FOR_EVER "Cache-Control: public, max-age=31536000, immutable\r\n"
+#define SERVE_NO_STORE "Cache-Control: no-store\r\n"
+
+/* ---- replies (serve.c) ---- */
+
+/* A reply whose body is this text, which ends with a newline. */
+extern void reply_text(HttpReply *reply, int status, const char *text,
+					   const char *headers);
+extern void reply_absent(HttpReply *reply);
+
+/* The database cannot answer now, but will. */
+extern void reply_unavailable(HttpReply *reply);
+
+extern void route_request(HttpRequest *req, HttpReply *reply);
+
+/* ---- the batch's transaction (batch.c) ---- */
+
+typedef enum ServeResult
+{
+	SERVE_FOUND,
+	SERVE_ABSENT,
+	SERVE_UNAVAILABLE			/* the extension or a table is missing, or
+								 * somebody has locked it */
+} ServeResult;
+
+/* Begins the batch's transaction unless it has begun. */
+extern void batch_transaction(void);
+
+extern ServeResult batch_cache(const char *name, CacheInfo *info);
+extern ServeResult batch_narinfo(const char *cache,
+								 const uint8 hash[STORE_HASH_LEN],
+								 struct varlena **info);
+
+/* ---- routes ---- */
+
+extern void route_health(HttpReply *reply);
+extern void route_cache_info(const CacheInfo *cache, HttpReply *reply);
+
+/* "hash" is what stands before ".narinfo". */
+extern void route_narinfo(HttpRequest *req, const CacheInfo *cache,
+						  Span hash, HttpReply *reply);
+
+/* "path" is relative to the directory of the cache's files. */
+extern void route_file(HttpRequest *req, const CacheInfo *cache, Span path,
+					   const char *content_type, const char *cache_control,
+					   HttpReply *reply);
+
+/* Opens the root of the files anew, with the next request that needs it. */
+extern void files_reload(void);
+
+#endif							/* NARINFO_SERVE_ROUTE_H */

@@ -1,0 +1,290 @@
+/*-------------------------------------------------------------------------
+ *
+ * serve.c
+ *	  Routes: from the path of a request to what answers it.
+ *
+ *		/health
+ *		/WHAT					in the default cache, pg_narinfo.cache
+ *		/CACHE/WHAT				in the cache of this name
+ *
+ * where WHAT is
+ *
+ *		nix-cache-info
+ *		HASH.narinfo			from the database
+ *		HASH.ls					files, see files.c
+ *		nar/… log/… realisations/… debuginfo/…
+ *
+ * A path that is none of these is absent, whatever its method; so is one in a
+ * cache that is not there.  A private cache says 401 to everything below it,
+ * so that nobody learns what it holds.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "utils/guc.h"
+
+#include "serve/route.h"
+#include "serve/serve.h"
+
+#define DAY (24 * 60 * 60)		/* seconds */
+
+char	   *serve_file_root = NULL;
+char		serve_lasting[SERVE_HEADER_MAX];
+char		serve_passing[SERVE_HEADER_MAX];
+
+static int	narinfo_max_age = DAY;
+static int	absent_max_age = 60;
+
+typedef enum RouteKind
+{
+	ROUTE_NONE,
+	ROUTE_CACHE_INFO,
+	ROUTE_NARINFO,
+	ROUTE_FILE
+} RouteKind;
+
+typedef struct Route
+{
+	RouteKind	kind;
+	Span		what;			/* the hash of a narinfo, the path of a file */
+	const char *content_type;	/* of a file */
+	const char *cache_control;
+} Route;
+
+typedef struct FileKind
+{
+	const char *prefix;
+	const char *content_type;
+	const char *cache_control;
+} FileKind;
+
+/*
+ * A NAR is named after its content, or at least after a store path that is
+ * never made twice, so it may be kept for ever.
+ */
+static const FileKind file_kinds[] = {
+	{"nar/", "application/x-nix-nar", SERVE_FOR_EVER},
+	{"log/", "text/plain; charset=utf-8", serve_lasting},
+	{"realisations/", "application/json", serve_lasting},
+	{"debuginfo/", "application/json", serve_lasting}
+};
+
+/*
+ * Guix obeys max-age as the time for which it believes a narinfo, or its
+ * absence, without asking again; nix ignores it (30 days, and an hour).
+ * A day is less than the 36 hours that guix takes without it and than any
+ * grace in which removed files are kept; a minute lets a path be seen soon
+ * after it was published, and still spares us most of the repeated misses.
+ */
+void
+serve_init(void)
+{
+	DefineCustomStringVariable("pg_narinfo.file_root",
+							   "Directory of the files of binary caches.",
+							   "nar/, log/ and so on of the cache \"main\" "
+							   "lie in it, those of other caches in a "
+							   "directory of the cache's name.",
+							   &serve_file_root, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_narinfo.narinfo_max_age",
+							"Time for which clients may keep a narinfo.",
+							NULL, &narinfo_max_age, DAY, 0, 365 * DAY,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_narinfo.absent_max_age",
+							"Time for which clients may keep that something "
+							"is absent.",
+							NULL, &absent_max_age, 60, 0, 365 * DAY,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+}
+
+void
+serve_reload(void)
+{
+	snprintf(serve_lasting, sizeof(serve_lasting),
+			 "Cache-Control: public, max-age=%d\r\n", narinfo_max_age);
+	snprintf(serve_passing, sizeof(serve_passing),
+			 "Cache-Control: public, max-age=%d\r\n", absent_max_age);
+	files_reload();
+}
+
+/* ---- replies ---- */
+
+void
+reply_text(HttpReply *reply, int status, const char *text,
+		   const char *headers)
+{
+	reply->status = status;
+	reply->content_type = "text/plain; charset=utf-8";
+	reply->headers = headers;
+	reply->body = text;
+	reply->body_len = strlen(text);
+}
+
+void
+reply_absent(HttpReply *reply)
+{
+	reply_text(reply, 404, "not found\n", serve_passing);
+}
+
+void
+reply_unavailable(HttpReply *reply)
+{
+	reply_text(reply, 503, "the database cannot answer now\n",
+			   "Retry-After: 1\r\n" SERVE_NO_STORE);
+}
+
+/* Tokens, which would let somebody in, are not there yet. */
+static void
+reply_private(HttpReply *reply, const CacheInfo *cache)
+{
+	reply_text(reply, 401, "this cache is private\n",
+			   psprintf("WWW-Authenticate: Basic realm=\"%s\"\r\n"
+						SERVE_NO_STORE, cache->name));
+}
+
+static void
+reply_not_allowed(HttpReply *reply)
+{
+	reply_text(reply, 405, "only GET and HEAD\n", "Allow: GET, HEAD\r\n");
+}
+
+/* ---- routes ---- */
+
+/* Does the span end with this suffix, and with something before it? */
+static bool
+span_ends(Span span, const char *suffix)
+{
+	size_t		len = strlen(suffix);
+
+	return span.len > len &&
+		memcmp(span.data + span.len - len, suffix, len) == 0;
+}
+
+static void
+file_route(Route *route, Span path, const char *content_type,
+		   const char *cache_control)
+{
+	route->kind = ROUTE_FILE;
+	route->what = path;
+	route->content_type = content_type;
+	route->cache_control = cache_control;
+}
+
+/* What a path means inside a cache; it has no '/' at its beginning. */
+static void
+find_route(Span path, Route *route)
+{
+	route->kind = ROUTE_NONE;
+
+	if (memchr(path.data, '/', path.len) == NULL)
+	{
+		if (span_ends(path, ".narinfo"))
+		{
+			route->kind = ROUTE_NARINFO;
+			route->what = span_of(path.data, path.len - strlen(".narinfo"));
+		}
+		else if (span_is(path, "nix-cache-info"))
+			route->kind = ROUTE_CACHE_INFO;
+		else if (span_ends(path, ".ls"))
+			file_route(route, path, "application/json", serve_lasting);
+		return;
+	}
+
+	for (size_t i = 0; i < lengthof(file_kinds); i++)
+	{
+		const FileKind *kind = &file_kinds[i];
+
+		if (span_starts(path, kind->prefix))
+			file_route(route, path, kind->content_type, kind->cache_control);
+	}
+}
+
+/*
+ * Splits "/CACHE/WHAT", and finds the route of WHAT; the default cache when
+ * the path as a whole is a route already.  False when the path can name no
+ * cache.
+ */
+static bool
+find_cache(Span path, char name[CACHE_NAME_MAX + 1], Route *route)
+{
+	const char *slash;
+	size_t		len;
+
+	path = span_skip(path, 1);
+	find_route(path, route);
+	if (route->kind != ROUTE_NONE)
+	{
+		strlcpy(name, cache_default_name, CACHE_NAME_MAX + 1);
+		return true;
+	}
+
+	slash = memchr(path.data, '/', path.len);
+	if (slash == NULL)
+		return false;
+	len = slash - path.data;
+	if (len == 0 || len > CACHE_NAME_MAX)
+		return false;
+	memcpy(name, path.data, len);
+	name[len] = '\0';
+	find_route(span_skip(path, len + 1), route);
+	return true;
+}
+
+static void
+route_in_cache(HttpRequest *req, const CacheInfo *cache, const Route *route,
+			   HttpReply *reply)
+{
+	if (cache->is_private)
+		reply_private(reply, cache);
+	else if (route->kind == ROUTE_NONE)
+		reply_absent(reply);
+	else if (http_request_method(req) == HTTP_OTHER)
+		reply_not_allowed(reply);
+	else if (route->kind == ROUTE_NARINFO)
+		route_narinfo(req, cache, route->what, reply);
+	else if (route->kind == ROUTE_CACHE_INFO)
+		route_cache_info(cache, reply);
+	else
+		route_file(req, cache, route->what, route->content_type,
+				   route->cache_control, reply);
+}
+
+void
+route_request(HttpRequest *req, HttpReply *reply)
+{
+	Span		path = http_request_path(req);
+	char		name[CACHE_NAME_MAX + 1];
+	Route		route;
+	CacheInfo	cache;
+
+	if (span_is(path, "/health"))
+	{
+		if (http_request_method(req) == HTTP_OTHER)
+			reply_not_allowed(reply);
+		else
+			route_health(reply);
+		return;
+	}
+
+	if (!find_cache(path, name, &route))
+	{
+		reply_absent(reply);
+		return;
+	}
+
+	switch (batch_cache(name, &cache))
+	{
+		case SERVE_FOUND:
+			route_in_cache(req, &cache, &route, reply);
+			break;
+		case SERVE_ABSENT:
+			reply_absent(reply);
+			break;
+		case SERVE_UNAVAILABLE:
+			reply_unavailable(reply);
+			break;
+	}
+}

@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * serve.h
+ *	  What the HTTP worker answers: routes, narinfos, files.
+ *
+ * A process that serves calls serve_start() once it is connected to the
+ * database, serve_reload() whenever the settings were read again, and then,
+ * for every batch of requests that is ready:
+ *
+ *		while ((req = http_server_next(server)) != NULL)
+ *			serve_request(req);
+ *		serve_finish();
+ *
+ * The requests of a batch share one transaction, begun by the first that
+ * needs the database.  None is open between batches.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_SERVE_SERVE_H
+#define NARINFO_SERVE_SERVE_H
+
+#include "http/http.h"
+
+/* Defines the room's settings; called once by _PG_init. */
+extern void serve_init(void);
+
+extern void serve_start(void);
+extern void serve_reload(void);
+
+/*
+ * Answers a request, whatever happens: an error costs the batch's transaction
+ * and this request, which gets a 500 or 503, and nothing else.
+ */
+extern void serve_request(HttpRequest *req);
+
+/* Ends the batch's transaction, if there is one. */
+extern void serve_finish(void);
+
+#endif							/* NARINFO_SERVE_SERVE_H */
