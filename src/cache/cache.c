@@ -297,12 +297,35 @@ cache_nix_cache_info(const CacheInfo *info)
 					info->priority);
 }
 
+CacheUser
+cache_become_owner(void)
+{
+	Relation	rel = table_open(cache_catalog()->cache_rel, AccessShareLock);
+	CacheUser	user;
+
+	GetUserIdAndSecContext(&user.id, &user.context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   user.context | SECURITY_LOCAL_USERID_CHANGE);
+	table_close(rel, AccessShareLock);
+	return user;
+}
+
+void
+cache_become_user(CacheUser user)
+{
+	SetUserIdAndSecContext(user.id, user.context);
+}
+
 void
 cache_ensure_row(const char *name)
 {
+	CacheUser	user;
+
 	if (strcmp(name, CACHE_MAIN) != 0)
 		return;
+	user = cache_become_owner();
 	if (SPI_execute("INSERT INTO narinfo.cache (name) VALUES ('main') "
 					"ON CONFLICT DO NOTHING", false, 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not make the row of cache main");
+	cache_become_user(user);
 }

@@ -75,6 +75,20 @@ extern char *cache_nix_cache_info(const CacheInfo *info);
 extern void cache_ensure_row(const char *name);
 
 /*
+ * Rows that we write for the user's sake, and not at the user's word, are
+ * written with the rights of the extension's owner.  Give the result of the
+ * first to the second; an error in between restores the user by itself.
+ */
+typedef struct CacheUser
+{
+	Oid			id;
+	int			context;
+} CacheUser;
+
+extern CacheUser cache_become_owner(void);
+extern void cache_become_user(CacheUser user);
+
+/*
  * May a cache be called so?  A name is the first part of a cache's URLs, so
  * the beginnings of other URLs are none.
  */

@@ -130,16 +130,20 @@ CREATE PROCEDURE import_cache(directory text, cache text DEFAULT default_cache()
 	LANGUAGE C;
 
 COMMENT ON PROCEDURE import_cache(text, text) IS
-'reads every narinfo of a directory on the server, in the layout of Nix (HASH.narinfo) or guix publish (COMPRESSION/HASH-NAME.narinfo), into a cache; commits on its way, and is called again to go on; needs pg_read_server_files';
+'reads every narinfo of a directory on the server, in the layout of Nix (HASH.narinfo) or guix publish (COMPRESSION/HASH-NAME.narinfo), into a cache; commits on its way, and is called again to go on; needs pg_read_server_files, and INSERT and SELECT on valid_path';
 
 CREATE PROCEDURE export_cache(directory text, cache text DEFAULT default_cache())
 	AS 'MODULE_PATHNAME'
 	LANGUAGE C;
 
 COMMENT ON PROCEDURE export_cache(text, text) IS
-'writes every narinfo of a cache, as of one moment, to HASH.narinfo in a directory on the server, byte for byte, and its nix-cache-info; files that are right already are left alone; needs pg_write_server_files';
+'writes every narinfo of a cache, as of one moment, to HASH.narinfo in a directory on the server, byte for byte, and its nix-cache-info; files that are right already are left alone; needs pg_write_server_files, and SELECT on valid_path';
 
-REVOKE ALL ON PROCEDURE import_cache(text, text), export_cache(text, text) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE import_cache(text, text), export_cache(text, text)
+	FROM PUBLIC;
+GRANT EXECUTE ON PROCEDURE import_cache(text, text) TO pg_read_server_files;
+GRANT EXECUTE ON PROCEDURE export_cache(text, text) TO pg_write_server_files;
+GRANT SELECT ON import_error TO pg_read_server_files;
 
 -- The parameters are those of src/cache/progress.c, one higher.
 CREATE VIEW stat_progress AS

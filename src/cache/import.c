@@ -177,6 +177,7 @@ static void
 insert_errors(Import *import)
 {
 	Datum		values[6];
+	CacheUser	user;
 
 	if (import->nerrors == 0)
 		return;
@@ -186,7 +187,9 @@ insert_errors(Import *import)
 	values[3] = error_array(import, 1, INT4OID);
 	values[4] = error_array(import, 2, TEXTOID);
 	values[5] = error_array(import, 3, TEXTOID);
+	user = cache_become_owner();
 	execute(import->error_plan, values, false);
+	cache_become_user(user);
 }
 
 /* Empty the arrays of rows; their memory went with the batch's context. */
@@ -481,14 +484,17 @@ forget_errors(Import *import)
 {
 	Oid			types[] = {TEXTOID, TEXTOID};
 	Datum		values[2];
+	CacheUser	user;
 
 	values[0] = CStringGetTextDatum(import->cache.name);
 	values[1] = CStringGetTextDatum(import->directory_name);
+	user = cache_become_owner();
 	if (SPI_execute_with_args("DELETE FROM narinfo.import_error "
 							  "WHERE cache = $1 AND directory = $2",
 							  lengthof(types), types, values, NULL, false,
 							  0) != SPI_OK_DELETE)
 		elog(ERROR, "could not delete the errors of the last import");
+	cache_become_user(user);
 }
 
 static void
