@@ -19,6 +19,10 @@
 #include "utils/resowner.h"
 #include "utils/wait_event.h"
 
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #if PG_VERSION_NUM < 150000
 #error "pg_narinfo needs PostgreSQL 15 or newer"
 #endif

@@ -243,27 +243,30 @@ Datum
 export_cache(PG_FUNCTION_ARGS)
 {
 	TransferArguments arguments;
-	Export		export = {.fd = -1};
+	Export	   *export;
 	char	   *info;
 
 	transfer_begin(fcinfo, "export_cache", ROLE_PG_WRITE_SERVER_FILES, false,
 				   &arguments);
-	export.directory = arguments.directory;
-	export.batch_context = AllocSetContextCreate(arguments.context,
+	/* not on the stack: its callback is called when that is gone */
+	export = MemoryContextAllocZero(arguments.context, sizeof(Export));
+	export->fd = -1;
+	export->directory = arguments.directory;
+	export->batch_context = AllocSetContextCreate(arguments.context,
 												 "narinfo export batch",
 												 ALLOCSET_DEFAULT_SIZES);
-	open_directory(&export, arguments.context);
+	open_directory(export, arguments.context);
 	progress_start(PROGRESS_EXPORT, cache_catalog()->valid_path_rel);
 
-	write_rows(&export, arguments.cache.name);
+	write_rows(export, arguments.cache.name);
 	ereport(NOTICE,
 			(errmsg("exported " INT64_FORMAT " narinfos of cache \"%s\", "
 					INT64_FORMAT " were there already",
-					export.written, arguments.cache.name, export.unchanged)));
+					export->written, arguments.cache.name, export->unchanged)));
 	info = cache_nix_cache_info(&arguments.cache);
-	write_file(&export, "nix-cache-info", info, strlen(info));
-	if (syncfs(export.fd) < 0)
-		report_file_error(&export, "write to disk", ".");
+	write_file(export, "nix-cache-info", info, strlen(info));
+	if (syncfs(export->fd) < 0)
+		report_file_error(export, "write to disk", ".");
 
 	progress_end();
 	transfer_end(&arguments);

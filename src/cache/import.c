@@ -24,6 +24,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "utils/acl.h"
@@ -260,6 +261,12 @@ add_error(Import *import, char *file, const ParseError *error)
 			import->error_nulls[i] = n ?
 				repalloc(import->error_nulls[i], size) : palloc(size);
 		}
+	}
+	/* a name may be any bytes, what is stored is text */
+	if (!pg_verifymbstr(file, (int) strlen(file), true))
+	{
+		for (char *c = file; *c; c++)
+			*c = IS_HIGHBIT_SET(*c) ? '?' : *c;
 	}
 	import->errors[0][n] = CStringGetTextDatum(file);
 	import->errors[1][n] = Int32GetDatum((int32) error->line);

@@ -85,7 +85,9 @@ next_layout(ImportDirectory *directory)
 								layout_dirs[directory->layout],
 								O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-		if (fd < 0 && errno == ENOENT && directory->layout != LAYOUT_NIX)
+		/* guix publish makes the directories that it needs */
+		if (fd < 0 && (errno == ENOENT || errno == ENOTDIR) &&
+			directory->layout != LAYOUT_NIX)
 			continue;
 		if (fd >= 0 && (directory->dir = fdopendir(fd)) != NULL)
 			return true;
@@ -217,20 +219,23 @@ read_file(ImportDirectory *directory, const ImportFile *file, size_t *len,
 	return good;
 }
 
-/* Line of the StorePath that counts, for errors. */
+/* Tells the line of the StorePath that counts. */
 static bool
-path_error(const char *text, size_t len, ParseError *error,
-		   const char *message)
+path_error(const char *text, size_t len, const StorePath *path,
+		   ParseError *error, const char *message)
 {
+	char	   *expected = palloc(store_path_len(path));
 	Span		rest = span_of(text, len);
 	Span		name;
 	Span		value;
 	uint32		line = 0;
 
+	store_path_print(path, expected);
 	parse_error(error, "%s", message);
 	while (line++, narinfo_next_field(&rest, &name, &value))
 	{
-		if (span_is(name, "StorePath"))
+		if (span_is(name, "StorePath") &&
+			span_equal(value, span_of(expected, store_path_len(path))))
 			error->line = line;
 	}
 	strlcpy(error->field, "StorePath", sizeof(error->field));
@@ -253,10 +258,10 @@ check_path(const ImportFile *file, const char *store_dir,
 	expected = import_path_of(file->layout, info);
 	same = strcmp(expected, import_file_path(file)) == 0;
 	if (!same)
-		return path_error(text, len, error,
+		return path_error(text, len, &path, error,
 						  "store path is not that of the file's name");
 	if (!span_is(path.dir, store_dir))
-		return path_error(text, len, error,
+		return path_error(text, len, &path, error,
 						  "store path is not in the cache's store directory");
 	return true;
 }

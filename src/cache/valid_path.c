@@ -85,6 +85,8 @@ valid_path_find(ValidPathScan *scan, const char *cache,
 				const uint8 hash[STORE_HASH_LEN])
 {
 	size_t		len = strlen(cache);
+	MemoryContext old;
+	bool		found;
 	Datum		info;
 	bool		isnull;
 
@@ -94,8 +96,13 @@ valid_path_find(ValidPathScan *scan, const char *cache,
 	memcpy(VARDATA(scan->cache), cache, len);
 	scan->keys[0].sk_argument = PointerGetDatum(scan->cache);
 	scan->keys[1].sk_argument = PointerGetDatum(hash);
+
+	/* what the index keeps from one lookup to the next lives as long as it */
+	old = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
 	index_rescan(scan->scan, scan->keys, 2, NULL, 0);
-	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+	found = index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot);
+	MemoryContextSwitchTo(old);
+	if (!found)
 		return NULL;
 	info = slot_getattr(scan->slot, COLUMN_INFO, &isnull);
 	return isnull ? NULL : PG_DETOAST_DATUM_PACKED(info);

@@ -21,6 +21,7 @@
 #include "fmgr.h"
 
 #include "base/packed.h"
+#include "compat.h"
 
 #define DatumGetStoreHash(d)	((const uint8 *) DatumGetPointer(d))
 #define PG_GETARG_STORE_HASH(n) DatumGetStoreHash(PG_GETARG_DATUM(n))
