@@ -253,8 +253,8 @@ export_cache(PG_FUNCTION_ARGS)
 	export->fd = -1;
 	export->directory = arguments.directory;
 	export->batch_context = AllocSetContextCreate(arguments.context,
-												 "narinfo export batch",
-												 ALLOCSET_DEFAULT_SIZES);
+												  "narinfo export batch",
+												  ALLOCSET_DEFAULT_SIZES);
 	open_directory(export, arguments.context);
 	progress_start(PROGRESS_EXPORT, cache_catalog()->valid_path_rel);
 
@@ -262,7 +262,8 @@ export_cache(PG_FUNCTION_ARGS)
 	ereport(NOTICE,
 			(errmsg("exported " INT64_FORMAT " narinfos of cache \"%s\", "
 					INT64_FORMAT " were there already",
-					export->written, arguments.cache.name, export->unchanged)));
+					export->written, arguments.cache.name,
+					export->unchanged)));
 	info = cache_nix_cache_info(&arguments.cache);
 	write_file(export, "nix-cache-info", info, strlen(info));
 	if (syncfs(export->fd) < 0)
