@@ -165,12 +165,13 @@ put_worker(ReturnSetInfo *rsinfo, WorkerSlot *slot)
 	Datum		values[10];
 	bool		nulls[10] = {0};
 	uint32		pid = pg_atomic_read_u32(&slot->pid);
+	uint32		state = pid == 0 ? WORKER_STARTING :
+		pg_atomic_read_u32(&slot->state);
 
 	values[0] = Int32GetDatum((int32) pid);
 	nulls[0] = (pid == 0);
 	values[1] = CStringGetTextDatum("http");
-	values[2] = CStringGetTextDatum(state_name(pid == 0 ? WORKER_STARTING :
-											   pg_atomic_read_u32(&slot->state)));
+	values[2] = CStringGetTextDatum(state_name(state));
 	values[3] = TimestampTzGetDatum((TimestampTz)
 									pg_atomic_read_u64(&slot->started));
 	nulls[3] = (pid == 0);

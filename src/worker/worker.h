@@ -86,7 +86,7 @@ typedef struct WorkerShared
 	pg_atomic_uint32 kicks;		/* grows when the launcher is not to wait */
 	pg_atomic_uint32 listen_generation;
 	char		listen[WORKER_LISTEN_MAX];
-	char		detail[WORKER_DETAIL_MAX];	/* why no worker runs; "" if none */
+	char		detail[WORKER_DETAIL_MAX];	/* why no worker runs, or "" */
 	WorkerSlot	slots[WORKER_SLOTS];
 } WorkerShared;
 
