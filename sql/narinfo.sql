@@ -276,14 +276,14 @@ FROM narinfos;
 CREATE INDEX narinfos_btree ON narinfos (info);
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
-EXPLAIN (COSTS OFF) SELECT i FROM narinfos
-	WHERE info = (SELECT info FROM narinfos WHERE i = 7);
+EXPLAIN (COSTS OFF) SELECT a.i FROM narinfos AS b, narinfos AS a
+	WHERE a.info = b.info AND b.i = 7;
 SELECT i FROM narinfos WHERE info = (SELECT info FROM narinfos WHERE i = 7)
 	ORDER BY i;
 DROP INDEX narinfos_btree;
 CREATE INDEX narinfos_hash ON narinfos USING hash (info);
-EXPLAIN (COSTS OFF) SELECT i FROM narinfos
-	WHERE info = (SELECT info FROM narinfos WHERE i = 7);
+EXPLAIN (COSTS OFF) SELECT a.i FROM narinfos AS b, narinfos AS a
+	WHERE a.info = b.info AND b.i = 7;
 SELECT i FROM narinfos WHERE info = (SELECT info FROM narinfos WHERE i = 7)
 	ORDER BY i;
 DROP INDEX narinfos_hash;

@@ -81,6 +81,9 @@ FROM members
 WHERE classid IN ('pg_type'::regclass, 'pg_proc'::regclass,
 		'pg_operator'::regclass, 'pg_class'::regclass)
 	AND coalesce(obj_description(objid, classid::regclass::name), '') = ''
+	-- from 17 on, arrays and the rows of tables are members themselves
+	AND NOT (classid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type
+		WHERE oid = objid AND (typcategory = 'A' OR typrelid <> 0)))
 ORDER BY 1;
 -- and so has every column of theirs
 SELECT format('%s.%s', a.attrelid::regclass, a.attname) AS without_comment

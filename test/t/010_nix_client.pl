@@ -114,6 +114,9 @@ my ($status, $out, $err) = nix(new_home(), 'nix', 'path-info',
 	'--recursive', '--closure-size', '--json', '--store', $url, $top_path);
 is($status, 0, 'path-info -r --closure-size') or diag($err);
 my $infos = eval { decode_json($out) } // [];
+# from nix 2.19 on, an object by path
+$infos = [ map { { %{ $infos->{$_} }, path => $_ } } keys %$infos ]
+	if ref $infos eq 'HASH';
 is(scalar @$infos, $tops, 'it tells of every path of the closure');
 my ($top) = grep { $_->{path} eq $top_path } @$infos;
 is($top->{closureSize}, $closure_size, 'the closure is as large as SQL says');
