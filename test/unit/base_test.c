@@ -522,7 +522,8 @@ main(int argc, char **argv)
 		test_directory(argv[i], &totals);
 	if (argc > 1)
 	{
-		double		nix = totals.ratio[NARINFO_NIX] / totals.count[NARINFO_NIX];
+		double		nix = totals.ratio[NARINFO_NIX] /
+		totals.count[NARINFO_NIX];
 
 		printf("# packed/text, mean: %.3f of %d of Nix' kind, %.3f of %d of Guix'\n",
 			   nix, totals.count[NARINFO_NIX],
