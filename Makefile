@@ -55,6 +55,9 @@ LLHTTP_LIBS =
 LLHTTP_OBJS = $(addprefix build/llhttp/,api.o http.o llhttp.o)
 endif
 
+# What Nix and Guix sign with; src/base has it.
+CRYPTO_LIBS = -lsodium -lgcrypt
+
 # ---- flags
 
 # Our own code is compiled with every warning; PostgreSQL's headers are not
@@ -63,7 +66,7 @@ endif
 # ours must not end in a function of the same name in somebody else's.
 PG_CPPFLAGS = -Isrc -isystem $(includedir_server) $(LLHTTP_CPPFLAGS)
 PG_CFLAGS = -std=gnu11 -Wall -Wextra
-SHLIB_LINK = -Wl,-Bsymbolic $(LLHTTP_LIBS)
+SHLIB_LINK = -Wl,-Bsymbolic $(LLHTTP_LIBS) $(CRYPTO_LIBS)
 
 # No bitcode for PostgreSQL's JIT: it would need clang, and gains nothing here.
 override with_llvm = no
@@ -144,11 +147,13 @@ $(filter build/unit/http% build/fuzz/fuzz_http%,$(UNIT) $(FUZZ)): \
 
 $(UNIT): build/unit/%: test/unit/%.c $(BASE_C) $(PLAIN_H)
 	@mkdir -p $(@D)
-	$(CC) $(UNIT_FLAGS) -o $@ $(filter %.c %.o,$^) $(LLHTTP_LIBS)
+	$(CC) $(UNIT_FLAGS) -o $@ $(filter %.c %.o,$^) $(LLHTTP_LIBS) \
+		$(CRYPTO_LIBS)
 
 $(FUZZ): build/fuzz/%: test/fuzz/%.c $(BASE_C) $(PLAIN_H)
 	@mkdir -p $(@D)
-	$(CLANG) $(FUZZ_FLAGS) -o $@ $(filter %.c %.o,$^) $(LLHTTP_LIBS)
+	$(CLANG) $(FUZZ_FLAGS) -o $@ $(filter %.c %.o,$^) $(LLHTTP_LIBS) \
+		$(CRYPTO_LIBS)
 
 unit-programs: $(UNIT)
 fuzz-programs: $(FUZZ)
