@@ -32,6 +32,8 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
+#include "cache/key.h"
+
 PG_FUNCTION_INFO_V1(cache_changed);
 PG_FUNCTION_INFO_V1(is_cache_name);
 PG_FUNCTION_INFO_V1(default_cache);
@@ -128,6 +130,7 @@ cache_init(void)
 							   NULL, &cache_default_name, CACHE_MAIN,
 							   PGC_USERSET, 0, check_cache_setting, NULL,
 							   NULL);
+	key_init();
 }
 
 /*-------------------------------------------------------------------------
@@ -221,13 +224,14 @@ start_known(void)
 /*
  * Read all rows with a snapshot of its own, taken when the invalidations so
  * far have been processed: an older one could miss a change whose
- * invalidation we have already had, and be remembered for ever.
+ * invalidation we have already had, and be remembered for ever.  A catalog
+ * snapshot, since a parallel query may take no other.
  */
 static void
 read_rows(Oid relid)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(relid));
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,

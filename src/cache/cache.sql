@@ -150,9 +150,9 @@ CREATE VIEW stat_progress AS
 	SELECT p.pid,
 		a.usename,
 		CASE p.param11 WHEN 1 THEN 'import_cache' WHEN 2 THEN 'export_cache'
-			END AS command,
-		CASE p.param12 WHEN 1 THEN 'reading' WHEN 2 THEN 'writing' END
-			AS phase,
+			WHEN 3 THEN 'resign_cache' END AS command,
+		CASE p.param12 WHEN 1 THEN 'reading' WHEN 2 THEN 'writing'
+			WHEN 3 THEN 'signing' END AS phase,
 		p.param13 AS done,
 		nullif(p.param14, 0) AS total,
 		p.param3 AS narinfos,
@@ -168,15 +168,119 @@ COMMENT ON VIEW stat_progress IS
 'procedures that run now: what they do and how far they are';
 COMMENT ON COLUMN stat_progress.pid IS 'process';
 COMMENT ON COLUMN stat_progress.usename IS 'user';
-COMMENT ON COLUMN stat_progress.command IS 'import_cache or export_cache';
-COMMENT ON COLUMN stat_progress.phase IS 'reading files, or writing narinfos';
-COMMENT ON COLUMN stat_progress.done IS 'files read, or narinfos written, in this phase';
+COMMENT ON COLUMN stat_progress.command IS 'import_cache, export_cache or resign_cache';
+COMMENT ON COLUMN stat_progress.phase IS 'reading files, or writing or signing narinfos';
+COMMENT ON COLUMN stat_progress.done IS 'files read, or narinfos written or looked at, in this phase';
 COMMENT ON COLUMN stat_progress.total IS 'of how many, where that is known';
-COMMENT ON COLUMN stat_progress.narinfos IS 'narinfos that went in or out';
-COMMENT ON COLUMN stat_progress.unchanged IS 'narinfos that were there already';
-COMMENT ON COLUMN stat_progress.left_out IS 'files that were left out, see import_error';
+COMMENT ON COLUMN stat_progress.narinfos IS 'narinfos that went in or out, or were signed';
+COMMENT ON COLUMN stat_progress.unchanged IS 'narinfos that were there, or signed, already';
+COMMENT ON COLUMN stat_progress.left_out IS 'files that were left out, see import_error, or narinfos that cannot be signed';
 COMMENT ON COLUMN stat_progress.started IS 'when it was called';
 COMMENT ON COLUMN stat_progress.query IS 'the call';
 
 SELECT pg_catalog.pg_extension_config_dump('cache', '');
 SELECT pg_catalog.pg_extension_config_dump('valid_path', '');
+
+-- ---- keys and signatures: src/cache/key.c, key_file.c, sign.c
+
+CREATE TYPE key_kind AS ENUM ('nix', 'guix');
+
+COMMENT ON TYPE key_kind IS
+'whose key it is: Ed25519 as Nix signs, or ECDSA over the curve Ed25519 as Guix does';
+
+CREATE TYPE signature_status AS ENUM ('valid', 'invalid', 'unknown');
+
+COMMENT ON TYPE signature_status IS
+'what a signature is worth in a cache: by a trusted key; said to be by one, and wrong; by no key that is trusted';
+
+CREATE FUNCTION is_public_key(public_key text, kind key_kind, name text)
+	RETURNS boolean
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION is_public_key(text, key_kind, text) IS
+'whether this is a public key of that kind and name, in the spelling in which trust_key stores it; Guix'' keys have no name';
+
+CREATE TABLE key (
+	cache text COLLATE "C" NOT NULL,
+	name text,
+	kind key_kind NOT NULL,
+	public_key text COLLATE "C" NOT NULL,
+	added timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (cache, public_key),
+	CONSTRAINT key_valid CHECK (is_public_key(public_key, kind, name))
+);
+
+COMMENT ON TABLE key IS
+'public keys that a cache trusts';
+COMMENT ON COLUMN key.cache IS
+'name of the cache';
+COMMENT ON COLUMN key.name IS
+'name of the key, which its signatures bear; NULL for Guix, whose keys have none';
+COMMENT ON COLUMN key.kind IS
+'Nix''s or Guix''s';
+COMMENT ON COLUMN key.public_key IS
+'the key: NAME:BASE64 of 32 bytes, or (public-key (ecc (curve Ed25519) (q #...#)))';
+COMMENT ON COLUMN key.added IS
+'when the cache began to trust it';
+
+-- As with caches: every process remembers the keys.
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON key
+	FOR EACH ROW EXECUTE FUNCTION cache_changed();
+
+ALTER TABLE key ENABLE ALWAYS TRIGGER changed;
+
+CREATE FUNCTION trust_key(public_key text, cache text DEFAULT default_cache())
+	RETURNS boolean
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION trust_key(text, text) IS
+'makes a cache trust a public key, Nix''s (NAME:BASE64) or Guix''s ((public-key ...) in any spacing); false if it did already';
+
+CREATE FUNCTION untrust_key(public_key text, cache text DEFAULT default_cache())
+	RETURNS boolean
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION untrust_key(text, text) IS
+'makes a cache trust a public key no longer; false if it did not';
+
+CREATE FUNCTION verify(info narinfo, cache text DEFAULT default_cache(),
+		OUT key_name text, OUT status signature_status)
+	RETURNS SETOF record
+	AS 'MODULE_PATHNAME', 'narinfo_verify'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE
+	COST 1000 ROWS 1;
+
+COMMENT ON FUNCTION verify(narinfo, text) IS
+'what each signature of a narinfo is worth by the keys that a cache trusts, in the order of the text; the key''s name is, for Guix, the host that the signature names';
+
+CREATE FUNCTION generate_key(key_name text, kind text DEFAULT 'nix')
+	RETURNS text
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION generate_key(text, text) IS
+'makes a secret key of kind nix or guix, a file of this name in pg_narinfo.key_directory, never over one that is there; returns the public key as the client wants it; no ROLLBACK takes the file away';
+
+CREATE FUNCTION sign_narinfo(info narinfo, key_name text) RETURNS narinfo
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL SAFE
+	COST 2000;
+
+COMMENT ON FUNCTION sign_narinfo(narinfo, text) IS
+'the narinfo with a signature by a secret key of this server: Nix''s is one more line, Guix'' takes the place of the one that was there; unchanged if it has that already';
+
+CREATE PROCEDURE resign_cache(key_name text, cache text DEFAULT default_cache())
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON PROCEDURE resign_cache(text, text) IS
+'signs every narinfo of a cache that has no signature by this secret key of the server yet, as sign_narinfo does; commits on its way, and is called again to go on; needs SELECT and UPDATE on valid_path';
+
+REVOKE ALL ON FUNCTION trust_key(text, text), untrust_key(text, text),
+	generate_key(text, text), sign_narinfo(narinfo, text) FROM PUBLIC;
+REVOKE ALL ON PROCEDURE resign_cache(text, text) FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('key', '');

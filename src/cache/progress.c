@@ -24,9 +24,9 @@ progress_start(ProgressCommand command, Oid relation)
 {
 	pgstat_progress_start_command(PROGRESS_COMMAND_COPY, relation);
 	pgstat_progress_update_param(PROGRESS_COPY_COMMAND,
-								 command == PROGRESS_IMPORT ?
-								 PROGRESS_COPY_COMMAND_FROM :
-								 PROGRESS_COPY_COMMAND_TO);
+								 command == PROGRESS_EXPORT ?
+								 PROGRESS_COPY_COMMAND_TO :
+								 PROGRESS_COPY_COMMAND_FROM);
 	pgstat_progress_update_param(PROGRESS_COPY_TYPE, PROGRESS_COPY_TYPE_FILE);
 	pgstat_progress_update_param(PARAM_COMMAND, command);
 }

@@ -22,13 +22,15 @@
 typedef enum ProgressCommand
 {
 	PROGRESS_IMPORT = 1,
-	PROGRESS_EXPORT = 2
+	PROGRESS_EXPORT = 2,
+	PROGRESS_RESIGN = 3
 } ProgressCommand;
 
 typedef enum ProgressPhase
 {
 	PROGRESS_READING = 1,
-	PROGRESS_WRITING = 2
+	PROGRESS_WRITING = 2,
+	PROGRESS_SIGNING = 3
 } ProgressPhase;
 
 extern void progress_start(ProgressCommand command, Oid relation);

@@ -18,8 +18,8 @@
 #include "utils/memutils.h"
 #include "utils/portal.h"
 
-static void
-check_block(FunctionCallInfo fcinfo, const char *procedure)
+void
+procedure_check_block(FunctionCallInfo fcinfo, const char *procedure)
 {
 	bool		atomic = !fcinfo->context ||
 		!IsA(fcinfo->context, CallContext) ||
@@ -51,7 +51,7 @@ transfer_begin(FunctionCallInfo fcinfo, const char *procedure, Oid role,
 	char	   *cache;
 
 	if (commits)
-		check_block(fcinfo, procedure);
+		procedure_check_block(fcinfo, procedure);
 	check_role(procedure, role);
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR,

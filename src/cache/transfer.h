@@ -24,6 +24,13 @@ typedef struct TransferArguments
 } TransferArguments;
 
 /*
+ * Raises an error when a procedure that commits on its way was called inside a
+ * transaction block.
+ */
+extern void procedure_check_block(FunctionCallInfo fcinfo,
+								  const char *procedure);
+
+/*
  * Reads the arguments (directory text, cache text) of a procedure, and
  * connects SPI.  Raises an error when the user is not of this predefined
  * role, when there is no such cache, or when a procedure that commits on its

@@ -1,0 +1,567 @@
+/*-------------------------------------------------------------------------
+ *
+ * key.c
+ *	  The public keys that each cache trusts, and what signatures are worth
+ *	  by them.
+ *
+ * Like the caches, the keys are few and asked for often: a process reads them
+ * all at once and keeps them, parsed, until a trigger on narinfo.key says, by
+ * an invalidation of the table's relcache entry, that one has changed.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "cache/key.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_enum.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/execnodes.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "base/fingerprint.h"
+#include "types/types.h"
+
+PG_FUNCTION_INFO_V1(trust_key);
+PG_FUNCTION_INFO_V1(untrust_key);
+PG_FUNCTION_INFO_V1(is_public_key);
+PG_FUNCTION_INFO_V1(narinfo_verify);
+
+/* Columns of narinfo.key that are read here */
+#define COLUMN_CACHE		1
+#define COLUMN_PUBLIC_KEY	4
+
+const char *const key_kind_names[] = {"nix", "guix"};
+static const char *const status_names[] = {"valid", "invalid", "unknown"};
+
+typedef struct KnownCache
+{
+	char		name[CACHE_NAME_MAX + 1];	/* the hash table's key, first */
+	int			nkeys;
+	int			max;
+	PublicKey  *keys;
+} KnownCache;
+
+static HTAB *known;				/* KnownCache; in known_context */
+static MemoryContext known_context;
+static Oid	known_rel;			/* the table they were read from */
+static bool known_valid = false;
+
+void
+key_libraries(void)
+{
+	static bool ready = false;
+
+	if (ready)
+		return;
+	if (!nix_signature_init() || !guix_signature_init())
+		ereport(ERROR,
+				(errcode(ERRCODE_SYSTEM_ERROR),
+				 errmsg("could not initialize libsodium and libgcrypt")));
+	ready = true;
+}
+
+/*-------------------------------------------------------------------------
+ * Public keys as text
+ *-------------------------------------------------------------------------
+ */
+
+static bool
+public_key_parse(Span text, PublicKey *key, ParseError *error)
+{
+	NixPublicKey nix;
+	GuixPublicKey guix;
+	Span		rest = text;
+
+	key_libraries();
+	while (rest.len > 0 && strchr(" \t\r\n", rest.data[0]))
+		rest = span_skip(rest, 1);
+	if (rest.len > 0 && rest.data[0] == '(')
+	{
+		key->kind = KEY_GUIX;
+		key->name = span_of(NULL, 0);
+		if (!guix_public_key_parse(rest, &guix, error))
+			return false;
+		memcpy(key->bytes, guix.q, KEY_BYTES);
+	}
+	else
+	{
+		key->kind = KEY_NIX;
+		if (!nix_public_key_parse(rest, &nix, error))
+			return false;
+		key->name = nix.name;
+		memcpy(key->bytes, nix.bytes, KEY_BYTES);
+	}
+	return true;
+}
+
+char *
+public_key_text(const PublicKey *key)
+{
+	char	   *text;
+	size_t		len;
+
+	if (key->kind == KEY_GUIX)
+	{
+		GuixPublicKey guix;
+
+		memcpy(guix.q, key->bytes, KEY_BYTES);
+		text = palloc(GUIX_KEY_MAX);
+		len = guix_public_key_print(&guix, text);
+	}
+	else
+	{
+		NixPublicKey nix = {.name = key->name};
+
+		memcpy(nix.bytes, key->bytes, KEY_BYTES);
+		len = NIX_PUBLIC_LEN(nix.name.len);
+		text = palloc(len + 1);
+		nix_public_key_print(&nix, text);
+	}
+	text[len] = '\0';
+	return text;
+}
+
+static text *
+span_text(Span span)
+{
+	return cstring_to_text_with_len(span.data, (int) span.len);
+}
+
+static Span
+text_span(text *value)
+{
+	return span_of(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+}
+
+/* Is the enum value of this label? */
+static bool
+has_label(Oid value, const char *label)
+{
+	HeapTuple	tuple = SearchSysCache1(ENUMOID, ObjectIdGetDatum(value));
+	bool		same = HeapTupleIsValid(tuple) &&
+		strcmp(NameStr(((Form_pg_enum) GETSTRUCT(tuple))->enumlabel),
+			   label) == 0;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return same;
+}
+
+/*
+ * is_public_key(public_key text, kind key_kind, name text): the constraint of
+ * narinfo.key, so that plain INSERT can write nothing but what trust_key does.
+ */
+Datum
+is_public_key(PG_FUNCTION_ARGS)
+{
+	PublicKey	key;
+	ParseError	error;
+	Span		spelling;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_BOOL(false);
+	spelling = text_span(PG_GETARG_TEXT_PP(0));
+	if (!public_key_parse(spelling, &key, &error) ||
+		!span_is(spelling, public_key_text(&key)) ||
+		!has_label(PG_GETARG_OID(1), key_kind_names[key.kind]))
+		PG_RETURN_BOOL(false);
+	if (PG_ARGISNULL(2))
+		PG_RETURN_BOOL(key.kind == KEY_GUIX);
+	PG_RETURN_BOOL(key.kind == KEY_NIX &&
+				   span_equal(text_span(PG_GETARG_TEXT_PP(2)), key.name));
+}
+
+/*-------------------------------------------------------------------------
+ * Trusting keys
+ *-------------------------------------------------------------------------
+ */
+
+/* The cache's name, and the key's parts with its text as it is stored. */
+static void
+get_arguments(FunctionCallInfo fcinfo, PublicKey *key, Datum values[4],
+			  char nulls[4])
+{
+	ParseError	error;
+	CacheInfo	cache;
+
+	if (!public_key_parse(text_span(PG_GETARG_TEXT_PP(0)), key, &error))
+		report_parse_error(NULL, "public key", &error);
+	cache_require(text_to_cstring(PG_GETARG_TEXT_PP(1)), &cache);
+	values[0] = CStringGetTextDatum(cache.name);
+	values[1] = CStringGetTextDatum(public_key_text(key));
+	values[2] = CStringGetTextDatum(key_kind_names[key->kind]);
+	memset(nulls, ' ', 4);
+	if (key->name.data == NULL)
+		nulls[3] = 'n';
+	else
+		values[3] = PointerGetDatum(span_text(key->name));
+}
+
+static bool
+change_key(const char *query, int nargs, Datum *values, const char *nulls,
+		   bool ensure_row)
+{
+	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+	uint64		changed;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (ensure_row)
+		cache_ensure_row(TextDatumGetCString(values[0]));
+	if (SPI_execute_with_args(query, nargs, types, values, nulls, false,
+							  0) < 0)
+		elog(ERROR, "could not change narinfo.key");
+	changed = SPI_processed;
+	SPI_finish();
+	return changed > 0;
+}
+
+Datum
+trust_key(PG_FUNCTION_ARGS)
+{
+	PublicKey	key;
+	Datum		values[4];
+	char		nulls[4];
+
+	get_arguments(fcinfo, &key, values, nulls);
+	PG_RETURN_BOOL(change_key("INSERT INTO narinfo.key "
+							  "(cache, public_key, kind, name) "
+							  "VALUES ($1, $2, $3::narinfo.key_kind, $4) "
+							  "ON CONFLICT DO NOTHING",
+							  4, values, nulls, true));
+}
+
+Datum
+untrust_key(PG_FUNCTION_ARGS)
+{
+	PublicKey	key;
+	Datum		values[4];
+	char		nulls[4];
+
+	get_arguments(fcinfo, &key, values, nulls);
+	PG_RETURN_BOOL(change_key("DELETE FROM narinfo.key "
+							  "WHERE cache = $1 AND public_key = $2",
+							  2, values, nulls, false));
+}
+
+/*-------------------------------------------------------------------------
+ * Remembering the keys
+ *-------------------------------------------------------------------------
+ */
+
+static void
+forget_known(Datum arg, Oid relid)
+{
+	(void) arg;
+	if (relid == InvalidOid || relid == known_rel)
+		known_valid = false;
+}
+
+static void
+start_known(void)
+{
+	static bool registered = false;
+	HASHCTL		control;
+
+	if (!registered)
+	{
+		CacheRegisterRelcacheCallback(forget_known, (Datum) 0);
+		registered = true;
+	}
+	if (known_context)
+		MemoryContextReset(known_context);
+	else
+		known_context = AllocSetContextCreate(TopMemoryContext,
+											  "narinfo keys",
+											  ALLOCSET_SMALL_SIZES);
+	control.keysize = CACHE_NAME_MAX + 1;
+	control.entrysize = sizeof(KnownCache);
+	control.hcxt = known_context;
+	known = hash_create("narinfo keys", 16, &control,
+						HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
+}
+
+static void
+read_row(TupleTableSlot *slot)
+{
+	bool		isnull;
+	Datum		name = slot_getattr(slot, COLUMN_CACHE, &isnull);
+	Datum		value = slot_getattr(slot, COLUMN_PUBLIC_KEY, &isnull);
+	MemoryContext old = MemoryContextSwitchTo(known_context);
+	char	   *cache = TextDatumGetCString(name);
+	char	   *spelling = TextDatumGetCString(value);
+	PublicKey	key;
+	ParseError	error;
+
+	/* its name points into the spelling, which stays */
+	if (strlen(cache) <= CACHE_NAME_MAX &&
+		public_key_parse(span_of(spelling, strlen(spelling)), &key, &error))
+	{
+		bool		found;
+		KnownCache *entry = hash_search(known, cache, HASH_ENTER, &found);
+
+		if (!found)
+		{
+			entry->nkeys = 0;
+			entry->max = 4;
+			entry->keys = palloc(sizeof(PublicKey) * 4);
+		}
+		else if (entry->nkeys == entry->max)
+		{
+			entry->max *= 2;
+			entry->keys = repalloc(entry->keys,
+								   sizeof(PublicKey) * (Size) entry->max);
+		}
+		entry->keys[entry->nkeys++] = key;
+	}
+	pfree(cache);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * With a snapshot of its own, taken when the invalidations so far have been
+ * processed (see cache.c); a catalog snapshot, since that is allowed in a
+ * parallel worker, too.
+ */
+static void
+read_rows(Oid relid)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(relid));
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+
+	start_known();
+	known_rel = relid;
+	known_valid = true;
+	PG_TRY();
+	{
+		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		{
+			CHECK_FOR_INTERRUPTS();
+			read_row(slot);
+		}
+	}
+	PG_CATCH();
+	{
+		known_valid = false;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+}
+
+/* The keys that a cache trusts; they stay until the next invalidation. */
+static const KnownCache *
+keys_of(const char *cache)
+{
+	static const KnownCache none;
+	Oid			schema = get_namespace_oid("narinfo", true);
+	Oid			relid = OidIsValid(schema) ?
+		get_relname_relid("key", schema) : InvalidOid;
+	const KnownCache *found;
+	CacheInfo	info;
+
+	if (!OidIsValid(relid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("table narinfo.key does not exist")));
+	if (!known_valid || known_rel != relid)
+		read_rows(relid);
+	found = strlen(cache) > CACHE_NAME_MAX ? NULL :
+		hash_search(known, cache, HASH_FIND, NULL);
+	if (found != NULL)
+		return found;
+	cache_require(cache, &info);
+	return &none;
+}
+
+/*-------------------------------------------------------------------------
+ * Checking signatures
+ *-------------------------------------------------------------------------
+ */
+
+/* What Nix signs of the narinfo, in either order, when it is first needed. */
+static void
+make_fingerprints(SignatureCheck *check)
+{
+	const Narinfo *info = &check->info;
+	Size		size = fingerprint_bound(info);
+	char	   *sorted;
+	char	   *written;
+	StorePath  *refs;
+
+	if (check->fingerprint.data != NULL)
+		return;
+	sorted = palloc(size);
+	written = palloc(size);
+	refs = palloc(sizeof(StorePath) * ((Size) info->nrefs + 1));
+	check->fingerprint = span_of(sorted,
+								 fingerprint_print(info, refs, sorted));
+	check->written = span_of(written,
+							 fingerprint_print_written(info, written));
+	pfree(refs);
+}
+
+void
+signature_check_begin(SignatureCheck *check, const char *cache,
+					  const struct varlena *info)
+{
+	const KnownCache *known_cache = keys_of(cache);
+	ParseError	error;
+	size_t		len;
+
+	memset(check, 0, sizeof(SignatureCheck));
+	check->keys = known_cache->keys;
+	check->nkeys = known_cache->nkeys;
+	check->text.data = narinfo_to_text(info, &len);
+	check->text.len = len;
+	check->rest = check->text;
+	if (!narinfo_parse(check->text.data, len, &check->info, &error))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("damaged narinfo")));
+	key_libraries();
+}
+
+static bool
+verifies(const SignatureCheck *check, const NixPublicKey *key,
+		 const uint8_t *sig)
+{
+	return (check->fingerprint.len > 0 &&
+			nix_sig_verify(key, sig, check->fingerprint)) ||
+		(check->written.len > 0 &&
+		 nix_sig_verify(key, sig, check->written));
+}
+
+static void
+check_sig(SignatureCheck *check, Span value)
+{
+	uint8_t		sig[NIX_SIG_BYTES];
+
+	nix_sig_parse(value, &check->key_name, sig);
+	check->status = SIGNATURE_UNKNOWN;
+	check->key = NULL;
+	for (int i = 0; i < check->nkeys; i++)
+	{
+		const PublicKey *key = &check->keys[i];
+		NixPublicKey nix;
+
+		if (key->kind != KEY_NIX || !span_equal(key->name, check->key_name))
+			continue;
+		make_fingerprints(check);
+		memcpy(nix.bytes, key->bytes, KEY_BYTES);
+		check->status = SIGNATURE_INVALID;
+		if (verifies(check, &nix, sig))
+		{
+			check->status = SIGNATURE_VALID;
+			check->key = key;
+			return;
+		}
+	}
+}
+
+static void
+check_signature(SignatureCheck *check, Span value)
+{
+	GuixSignature signature;
+	uint8_t		digest[GUIX_DIGEST_BYTES];
+	Span		part;
+
+	check->key_name = guix_signature_host(value);
+	check->status = SIGNATURE_INVALID;
+	check->key = NULL;
+	if (!guix_signature_parse(value, &signature))
+		return;
+	check->status = SIGNATURE_UNKNOWN;
+	for (int i = 0; i < check->nkeys; i++)
+	{
+		const PublicKey *key = &check->keys[i];
+
+		if (key->kind != KEY_GUIX ||
+			memcmp(key->bytes, signature.key.q, KEY_BYTES) != 0)
+			continue;
+		check->status = SIGNATURE_INVALID;
+		if (!guix_signed_part(check->text, &part))
+			return;
+		guix_digest(part, digest);
+		if (guix_signature_verify(&signature.key, &signature, digest))
+		{
+			check->status = SIGNATURE_VALID;
+			check->key = key;
+		}
+		return;
+	}
+}
+
+bool
+signature_check_next(SignatureCheck *check)
+{
+	Span		value;
+
+	if (check->info.kind == NARINFO_GUIX)
+	{
+		if (check->done || check->info.signature.data == NULL)
+			return false;
+		check->done = true;
+		check_signature(check, check->info.signature);
+		return true;
+	}
+	if (!nix_next_sig(&check->rest, &value))
+		return false;
+	check_sig(check, value);
+	return true;
+}
+
+static Oid
+status_oid(Oid type, SignatureStatus status)
+{
+	return GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
+						   ObjectIdGetDatum(type),
+						   CStringGetDatum(status_names[status]));
+}
+
+/* verify(info narinfo, cache text) */
+Datum
+narinfo_verify(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	struct varlena *info = PG_GETARG_VARLENA_PP(0);
+	char	   *cache = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	SignatureCheck check;
+	Oid			status_type;
+
+	InitMaterializedSRF(fcinfo, 0);
+	status_type = TupleDescAttr(result->setDesc, 1)->atttypid;
+	signature_check_begin(&check, cache, info);
+	while (signature_check_next(&check))
+	{
+		Datum		columns[2];
+		bool		nulls[2] = {false, false};
+
+		CHECK_FOR_INTERRUPTS();
+		columns[0] = PointerGetDatum(span_text(check.key_name));
+		columns[1] = ObjectIdGetDatum(status_oid(status_type, check.status));
+		tuplestore_putvalues(result->setResult, result->setDesc, columns,
+							 nulls);
+	}
+	return (Datum) 0;
+}
