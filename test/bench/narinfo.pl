@@ -1,0 +1,87 @@
+#
+# 200,000 distinct narinfos: one HTTP worker against one nginx worker that
+# serves the same ones as files, and against a constant answer.
+#
+use strict;
+use warnings;
+use Bench;
+
+my $count = 200_000;
+
+need_rows($count);
+my $files = narinfo_files($count);
+my $walk = paths_file("walk $count");
+my $absent = paths_file("absent $count");
+
+my $nginx = nginx_start($files);
+my $open = nginx_start($files, open_files => 16_000);
+my $constant = constant_start(average_file($files));
+
+progress('warming up');
+warm($_, $walk, $count) for $nginx, $open, $ours;
+
+sub hits
+{
+	my ($server, @options) = @_;
+	my $r = wrk($server, $walk, @options);
+	die "$server->{name}: $r->{status} narinfos were not found\n"
+		if $r->{status};
+	return $r;
+}
+
+sub misses
+{
+	my $r = wrk($ours, $absent);
+	die "ours: narinfos were found that are absent\n"
+		if $r->{status} != $r->{requests};
+	return $r;
+}
+
+my $many = rounds(
+	nginx => sub { hits($nginx) },
+	ours => sub { hits($ours) },
+	constant => sub { hits($constant) },
+	404 => \&misses,
+	'nginx, files open' => sub { hits($open) }
+);
+$many->{hits} = $many->{ours};
+my $one = rounds(
+	nginx => sub { hits($nginx, connections => 1) },
+	ours => sub { hits($ours, connections => 1) },
+	constant => sub { hits($constant, connections => 1) }
+);
+
+my $name = 'narinfos, 64 connections';
+compare($name, $many, ours => 'nginx', 'rate', hold => 1, aim => 1.5);
+compare($name, $many, ours => 'constant', 'rate', hold => 0.5, aim => 0.75);
+compare('404s, 64 connections', $many, 404 => 'hits', 'rate', hold => 1);
+compare('narinfos, 1 connection', $one, ours => 'nginx', 'rate',
+	hold => 0.95);
+compare('narinfos, 1 connection', $one, ours => 'constant', 'rate');
+compare($name, $many, ours => 'nginx, files open', 'rate');
+compare("$name, p99", $many, ours => 'nginx', 'p99');
+busy($name, $many, 'ours', 'nginx', 'constant', '404');
+busy('narinfos, 1 connection', $one, 'ours', 'nginx');
+
+# The one whose size is nearest to the mean of the first thousand.
+sub average_file
+{
+	my ($where) = @_;
+	open my $list, '<', $walk or die "$walk: $!\n";
+	my %size;
+	while (my $path = <$list>)
+	{
+		chomp $path;
+		$size{"$where$path"} = -s "$where$path";
+		last if keys %size == 1000;
+	}
+	my $mean = 0;
+	$mean += $_ / 1000 for values %size;
+	my ($best) = sort { abs($size{$a} - $mean) <=> abs($size{$b} - $mean)
+		|| $a cmp $b } keys %size;
+	return $best;
+}
+
+end_process($_->{master}) for $nginx, $open;
+end_process($constant->{pid});
+1;
