@@ -29,7 +29,8 @@ our @EXPORT = qw(
 	cluster_start cluster_stop dump_command need_rows paths_file sql psql_command
 	nginx_start constant_start wrk crowd_start crowd_drain rounds median
 	compare bar busy info table_print progress slurp spawn end_process memory
-	descriptors children processors can_go_first place warm narinfo_files nar_file
+	descriptors children processors can_go_first place warm narinfo_files
+	narinfo_files_in_memory nar_file
 );
 
 # Set by test/bench/run.
@@ -49,6 +50,7 @@ my $tools;        # where walk.lua is
 my %child;        # pid => name, of what is to end with us
 my ($socket, $pg_port);
 my $loaded = 0;
+my $in_memory;    # a directory that is to be removed
 my @table;
 my @notes;
 my $failed = 0;
@@ -249,6 +251,7 @@ END
 	{
 		end_process($_) for sort { $b <=> $a } keys %child;
 		cluster_stop();
+		system('rm', '-rf', $in_memory) if $in_memory;
 	}
 	$? = $status;
 }
@@ -282,11 +285,12 @@ sub sql
 sub settings
 {
 	my ($http_port) = @_;
+	my $buffers = $ENV{BENCH_SHARED_BUFFERS} || '512MB';
 	return <<~END;
 		port = $pg_port
 		listen_addresses = ''
 		unix_socket_directories = '$socket'
-		shared_buffers = 512MB
+		shared_buffers = $buffers
 		max_wal_size = 8GB
 		checkpoint_timeout = 30min
 		autovacuum = off
@@ -420,11 +424,27 @@ sub narinfo_files
 	my ($n) = @_;
 	my $where = "$dir/narinfos-$n";
 	return $where if -e "$where.done";
-	progress("writing $n files");
-	make_path($where);
-	run("$programs/gen", 'files', 0, $n, $where);
+	write_files($n, $where);
 	spew("$where.done");
 	return $where;
+}
+
+sub write_files
+{
+	my ($n, $where) = @_;
+	progress("writing $n files in $where");
+	make_path($where);
+	run("$programs/gen", 'files', 0, $n, $where);
+}
+
+# And where nothing can be pushed out of memory; a virtual machine may have
+# its host take back what was not read for seconds.
+sub narinfo_files_in_memory
+{
+	my ($n) = @_;
+	$in_memory = "/dev/shm/narinfo-bench.$$";
+	write_files($n, $in_memory);
+	return $in_memory;
 }
 
 # A file to be served by both sides, of so many bytes that do not compress.
@@ -443,8 +463,8 @@ my $nginx_conf = <<'END';
 daemon off;
 worker_processes 1;
 worker_rlimit_nofile 20000;
-pid DIR/nginx-NAME.pid;
-error_log DIR/nginx-NAME.log error;
+pid DIR/NAME.pid;
+error_log DIR/NAME.log error;
 events {
 	worker_connections 16384;
 }
@@ -474,13 +494,13 @@ http {
 }
 END
 
-# A master and one worker, whose process is the one that counts.  With
-# open_files => N descriptors of so many files stay open.
+# A master and one worker, whose process is the one that counts.  Options:
+# name, and open_files: of so many files descriptors stay open.
 sub nginx_start
 {
 	my ($root, %option) = @_;
 	my $port = free_port();
-	my $name = $option{open_files} ? 'open' : 'plain';
+	my $name = $option{name} // 'nginx';
 	my %value = (DIR => $dir, NAME => $name, ROOT => $root, PORT => $port,
 		OPEN_FILES => $option{open_files}
 		? "open_file_cache max=$option{open_files} inactive=600s;" .
@@ -488,11 +508,11 @@ sub nginx_start
 	my $conf = $nginx_conf =~ s/\b(DIR|NAME|ROOT|PORT|OPEN_FILES)\b/$value{$1}/gr;
 
 	make_path("$dir/nginx-tmp");
-	spew("$dir/nginx-$name.conf", $conf);
-	my $pid = spawn("nginx-$name", "$dir/nginx-$name.out", 'nginx', '-e',
-		"$dir/nginx-$name.log", '-c', "$dir/nginx-$name.conf");
+	spew("$dir/$name.conf", $conf);
+	my $pid = spawn($name, "$dir/$name.out", 'nginx', '-e',
+		"$dir/$name.log", '-c', "$dir/$name.conf");
 	wait_until('nginx', sub {
-		die 'nginx: ' . slurp("$dir/nginx-$name.out") . "\n"
+		die 'nginx: ' . slurp("$dir/$name.out") . "\n"
 			if waitpid($pid, WNOHANG) != 0;
 		connects($port);
 	});
@@ -516,13 +536,15 @@ sub constant_start
 
 # One run of wrk over a file of paths.  Options: connections, start (line of
 # the file), delay (ms at most), seconds, first (goes before all others on its
-# processor, where that is allowed).  The result: rate, p50, p99, p999, max in ms, status (replies of 400 and more), bytes, and how
+# processor, where that is allowed), beside (shares the server's processor).
+# The result: rate, p50, p99, p999, max in ms, status (replies of 400 and more), bytes, and how
 # busy the server and its client were, 1 being a whole processor.
 sub wrk
 {
 	my ($server, $paths, %option) = @_;
 	my $time = $option{seconds} // $seconds;
-	my @command = on_cpu($client_cpu, $option{first} ? @first : (), 'wrk', '-t1', '-c',
+	my @command = on_cpu($option{beside} ? $server_cpu : $client_cpu,
+		$option{first} ? @first : (), 'wrk', '-t1', '-c',
 		$option{connections} // 64, '-d', "${time}s", '--timeout', '30s', '-s',
 		"$tools/walk.lua", "http://127.0.0.1:$server->{port}", '--', $paths,
 		$option{start} // int(rand 1e6), $option{delay} // 0);
