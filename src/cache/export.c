@@ -131,22 +131,8 @@ has_bytes(Export *export, const char *name, const char *text, size_t len)
 static bool
 write_bytes(int fd, const char *text, size_t len)
 {
-	while (len > 0)
-	{
-		ssize_t		n = write(fd, text, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-		{
-			if (n == 0)
-				errno = ENOSPC;
-			return false;
-		}
-		text += n;
-		len -= (size_t) n;
-	}
-	return fchmod(fd, FILE_MODE) == 0;
+	return transfer_write(fd, text, len) &&
+		fchmod(fd, FILE_MODE) == 0;
 }
 
 static void

@@ -79,16 +79,6 @@ typedef struct Import
  *-------------------------------------------------------------------------
  */
 
-static SPIPlanPtr
-prepare(const char *query, int nargs, Oid *types)
-{
-	SPIPlanPtr	plan = SPI_prepare(query, nargs, types);
-
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\"", query);
-	return plan;
-}
-
 static void
 prepare_plans(Import *import)
 {
@@ -102,38 +92,25 @@ prepare_plans(Import *import)
 		TEXTARRAYOID
 	};
 
-	import->find_plan = prepare(
-								"SELECT hash FROM narinfo.valid_path "
-								"WHERE cache = $1 AND hash OPERATOR(narinfo.=) ANY ($2)",
-								lengthof(find_types), find_types);
-	import->insert_plan = prepare(
-								  "INSERT INTO narinfo.valid_path (cache, hash, info) "
-								  "SELECT $1, t.hash, t.info "
-								  "FROM ROWS FROM (pg_catalog.unnest($2), "
-								  "pg_catalog.unnest($3)) AS t (hash, info) "
-								  "ON CONFLICT DO NOTHING",
-								  lengthof(insert_types), insert_types);
-	import->error_plan = prepare(
-								 "INSERT INTO narinfo.import_error "
-								 "(cache, directory, file, line, field, message) "
-								 "SELECT $1, $2, t.* "
-								 "FROM ROWS FROM (pg_catalog.unnest($3), "
-								 "pg_catalog.unnest($4), pg_catalog.unnest($5), "
-								 "pg_catalog.unnest($6)) AS t",
-								 lengthof(error_types), error_types);
-}
-
-/* In the caller's memory context again when it is done: SPI leaves its own. */
-static void
-execute(SPIPlanPtr plan, Datum *values, bool read_only)
-{
-	MemoryContext old = CurrentMemoryContext;
-	int			result = SPI_execute_plan(plan, values, NULL, read_only, 0);
-
-	MemoryContextSwitchTo(old);
-	if (result < 0)
-		elog(ERROR, "import_cache: SPI_execute_plan failed: %s",
-			 SPI_result_code_string(result));
+	import->find_plan = transfer_prepare(
+				"SELECT hash FROM narinfo.valid_path "
+				"WHERE cache = $1 AND hash OPERATOR(narinfo.=) ANY ($2)",
+				lengthof(find_types), find_types);
+	import->insert_plan = transfer_prepare(
+				"INSERT INTO narinfo.valid_path (cache, hash, info) "
+				"SELECT $1, t.hash, t.info "
+				"FROM ROWS FROM (pg_catalog.unnest($2), "
+				"pg_catalog.unnest($3)) AS t (hash, info) "
+				"ON CONFLICT DO NOTHING",
+				lengthof(insert_types), insert_types);
+	import->error_plan = transfer_prepare(
+				"INSERT INTO narinfo.import_error "
+				"(cache, directory, file, line, field, message) "
+				"SELECT $1, $2, t.* "
+				"FROM ROWS FROM (pg_catalog.unnest($3), "
+				"pg_catalog.unnest($4), pg_catalog.unnest($5), "
+				"pg_catalog.unnest($6)) AS t",
+				lengthof(error_types), error_types);
 }
 
 static Datum
@@ -157,7 +134,7 @@ insert_rows(Import *import)
 	values[2] = PointerGetDatum(construct_array(import->infos, import->nrows,
 												cache_catalog()->narinfo_type,
 												-1, false, TYPALIGN_INT));
-	execute(import->insert_plan, values, false);
+	transfer_execute(import->insert_plan, values, false);
 	import->imported += SPI_processed;
 }
 
@@ -189,7 +166,7 @@ insert_errors(Import *import)
 	values[4] = error_array(import, 2, TEXTOID);
 	values[5] = error_array(import, 3, TEXTOID);
 	user = cache_become_owner();
-	execute(import->error_plan, values, false);
+	transfer_execute(import->error_plan, values, false);
 	cache_become_user(user);
 }
 
@@ -295,7 +272,7 @@ mark_valid(Import *import, Datum *hashes, int n)
 		return;
 	values[0] = CStringGetTextDatum(import->cache.name);
 	values[1] = store_hash_array(hashes, n);
-	execute(import->find_plan, values, true);
+	transfer_execute(import->find_plan, values, true);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;

@@ -14,6 +14,7 @@
  *-------------------------------------------------------------------------
  */
 #include "cache/key.h"
+#include "cache/transfer.h"
 
 #include <fcntl.h>
 #include <sodium.h>
@@ -333,22 +334,8 @@ secret_key_load(const char *name)
 static bool
 write_bytes(int fd, const char *text, size_t len)
 {
-	while (len > 0)
-	{
-		ssize_t		n = write(fd, text, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-		{
-			if (n == 0)
-				errno = ENOSPC;
-			return false;
-		}
-		text += n;
-		len -= (size_t) n;
-	}
-	return fchmod(fd, FILE_MODE) == 0 && fsync(fd) == 0;
+	return transfer_write(fd, text, len) &&
+		fchmod(fd, FILE_MODE) == 0 && fsync(fd) == 0;
 }
 
 /*

@@ -231,16 +231,6 @@ typedef struct Resign
 	int64		left_out;
 } Resign;
 
-static SPIPlanPtr
-prepare(const char *query, int nargs, Oid *types)
-{
-	SPIPlanPtr	plan = SPI_prepare(query, nargs, types);
-
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\"", query);
-	return plan;
-}
-
 /* What is read is locked, so that nothing changes before it is written. */
 static void
 prepare_plans(Resign *resign)
@@ -251,32 +241,21 @@ prepare_plans(Resign *resign)
 		TEXTOID, catalog->store_hash_array_type, catalog->narinfo_array_type
 	};
 
-	resign->read_plan = prepare("SELECT hash, info FROM narinfo.valid_path "
-								"WHERE cache = $1 AND "
-								"hash OPERATOR(narinfo.>=) $2 "
-								"ORDER BY hash LIMIT " BATCH_TEXT
-								" FOR NO KEY UPDATE",
-								lengthof(read_types), read_types);
-	resign->write_plan = prepare("UPDATE narinfo.valid_path AS v "
-								 "SET info = t.info "
-								 "FROM ROWS FROM (pg_catalog.unnest($2), "
-								 "pg_catalog.unnest($3)) AS t (hash, info) "
-								 "WHERE v.cache = $1 AND "
-								 "v.hash OPERATOR(narinfo.=) t.hash",
-								 lengthof(write_types), write_types);
-}
-
-/* In the caller's memory context again when it is done: SPI leaves its own. */
-static void
-execute(SPIPlanPtr plan, Datum *values)
-{
-	MemoryContext old = CurrentMemoryContext;
-	int			result = SPI_execute_plan(plan, values, NULL, false, 0);
-
-	MemoryContextSwitchTo(old);
-	if (result < 0)
-		elog(ERROR, "resign_cache: SPI_execute_plan failed: %s",
-			 SPI_result_code_string(result));
+	resign->read_plan = transfer_prepare(
+				"SELECT hash, info FROM narinfo.valid_path "
+				"WHERE cache = $1 AND "
+				"hash OPERATOR(narinfo.>=) $2 "
+				"ORDER BY hash LIMIT " BATCH_TEXT
+				" FOR NO KEY UPDATE",
+				lengthof(read_types), read_types);
+	resign->write_plan = transfer_prepare(
+				"UPDATE narinfo.valid_path AS v "
+				"SET info = t.info "
+				"FROM ROWS FROM (pg_catalog.unnest($2), "
+				"pg_catalog.unnest($3)) AS t (hash, info) "
+				"WHERE v.cache = $1 AND "
+				"v.hash OPERATOR(narinfo.=) t.hash",
+				lengthof(write_types), write_types);
 }
 
 static void
@@ -351,7 +330,7 @@ write_rows(Resign *resign, Datum *hashes, Datum *infos, int n)
 	values[2] = PointerGetDatum(construct_array(infos, n,
 												catalog->narinfo_type, -1,
 												false, TYPALIGN_INT));
-	execute(resign->write_plan, values);
+	transfer_execute(resign->write_plan, values, false);
 }
 
 /* One transaction's worth; false when that was the last. */
@@ -369,7 +348,7 @@ resign_batch(Resign *resign)
 
 	values[0] = CStringGetTextDatum(resign->cache.name);
 	values[1] = PointerGetDatum(resign->next);
-	execute(resign->read_plan, values);
+	transfer_execute(resign->read_plan, values, false);
 	rows = SPI_tuptable;
 	nrows = SPI_processed;
 	for (uint64 row = 0; row < nrows; row++)

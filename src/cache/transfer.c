@@ -1,13 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * transfer.c
- *	  How import_cache and export_cache begin and end.
+ *	  How import_cache and export_cache begin and end, and what those that
+ *	  move many narinfos share.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
  *-------------------------------------------------------------------------
  */
 #include "cache/transfer.h"
+
+#include <unistd.h>
 
 #include "catalog/pg_authid.h"
 #include "executor/spi.h"
@@ -83,4 +86,47 @@ transfer_end(TransferArguments *arguments)
 	MemoryContextDelete(arguments->context);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "could not disconnect from SPI");
+}
+
+SPIPlanPtr
+transfer_prepare(const char *query, int nargs, Oid *types)
+{
+	SPIPlanPtr	plan = SPI_prepare(query, nargs, types);
+
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\"", query);
+	return plan;
+}
+
+void
+transfer_execute(SPIPlanPtr plan, Datum *values, bool read_only)
+{
+	MemoryContext old = CurrentMemoryContext;
+	int			result = SPI_execute_plan(plan, values, NULL, read_only, 0);
+
+	MemoryContextSwitchTo(old);
+	if (result < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s",
+			 SPI_result_code_string(result));
+}
+
+bool
+transfer_write(int fd, const char *bytes, size_t len)
+{
+	while (len > 0)
+	{
+		ssize_t		n = write(fd, bytes, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+		{
+			if (n == 0)
+				errno = ENOSPC;
+			return false;
+		}
+		bytes += n;
+		len -= (size_t) n;
+	}
+	return true;
 }

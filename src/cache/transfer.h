@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * transfer.h
- *	  How import_cache and export_cache begin and end.
+ *	  How import_cache and export_cache begin and end, and what those that
+ *	  move many narinfos share.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -12,6 +13,7 @@
 
 #include "postgres.h"
 
+#include "executor/spi.h"
 #include "fmgr.h"
 
 #include "cache/cache.h"
@@ -42,5 +44,17 @@ extern void transfer_begin(FunctionCallInfo fcinfo, const char *procedure,
 
 /* Frees the context and disconnects SPI. */
 extern void transfer_end(TransferArguments *arguments);
+
+/* A plan that outlives transactions; SPI must be connected. */
+extern SPIPlanPtr transfer_prepare(const char *query, int nargs, Oid *types);
+
+/*
+ * Runs one, or raises an error; in the caller's memory context again when it
+ * is done, for SPI leaves its own.
+ */
+extern void transfer_execute(SPIPlanPtr plan, Datum *values, bool read_only);
+
+/* Writes all of it to a file; false with errno set. */
+extern bool transfer_write(int fd, const char *bytes, size_t len);
 
 #endif							/* NARINFO_CACHE_TRANSFER_H */
