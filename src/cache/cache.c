@@ -51,7 +51,7 @@ char	   *cache_default_name;
 
 /* What "main" is without its row. */
 static const CacheInfo implied_main = {
-	CACHE_MAIN, "/nix/store", 40, true, false, true
+	CACHE_MAIN, 0, "/nix/store", 40, true, false, true
 };
 
 /* The beginnings of URLs that are no cache's. */
@@ -64,6 +64,7 @@ static HTAB *known;				/* by name; in known_context */
 static MemoryContext known_context;
 static Oid	known_rel;			/* the table they were read from */
 static bool known_valid = false;
+static uint32 last_number = 0;	/* 0 is that of the implied "main" */
 
 /*-------------------------------------------------------------------------
  * Names
@@ -179,6 +180,7 @@ read_row(TupleTableSlot *slot)
 	if (strlen(name) > CACHE_NAME_MAX)
 		return;
 	info = hash_search(known, name, HASH_ENTER, NULL);
+	info->number = ++last_number;
 	strlcpy(info->store_dir, TextDatumGetCString(values[COLUMN_STORE_DIR]),
 			sizeof(info->store_dir));
 	info->priority = DatumGetInt32(values[COLUMN_PRIORITY]);

@@ -20,6 +20,8 @@
 typedef struct CacheInfo
 {
 	char		name[CACHE_NAME_MAX + 1];
+	uint32		number;			/* stands for the name in this process: no
+								 * other name ever has it */
 	char		store_dir[STORE_DIR_MAX + 1];
 	int32		priority;
 	bool		want_mass_query;
@@ -98,17 +100,20 @@ extern bool cache_name_check(const char *name, size_t len);
  * Lookups in valid_path that share the opening of the table and its index
  * and one snapshot: begin, find as often as wanted, end; all in one
  * transaction.  valid_path_begin() returns NULL if the table is not there.
- * On error, the transaction's end cleans up.
+ * On error, the transaction's end cleans up.  "completions" is the
+ * snapXactCompletionCount of the active snapshot, which only the one that
+ * GetTransactionSnapshot() gave out tells, and no copy of it; 0: not known.
  */
 typedef struct ValidPathScan ValidPathScan;
 
-extern ValidPathScan *valid_path_begin(void);
+extern ValidPathScan *valid_path_begin(uint64 completions);
 
 /*
  * The narinfo of (cache, hash), detoasted; NULL if there is none.  It may lie
  * in a page that the scan has pinned: it lives until the next find or the end.
  */
-extern struct varlena *valid_path_find(ValidPathScan *scan, const char *cache,
+extern struct varlena *valid_path_find(ValidPathScan *scan,
+									   const CacheInfo *cache,
 									   const uint8 hash[STORE_HASH_LEN]);
 extern void valid_path_end(ValidPathScan *scan);
 

@@ -1,8 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * valid_path.c
- *	  Lookups in narinfo.valid_path: an index scan that is set up once and
- *	  used for many hashes.
+ *	  Lookups in narinfo.valid_path, many in one transaction.
+ *
+ *	  place remembered (lookup_memory.c): row there, visible, with this key?
+ *		| no												yes: found
+ *		v
+ *	  absence remembered, and not a transaction has ended since?
+ *		| no												yes: absent
+ *		v
+ *	  index scan, set up once for all: remember the place, or the absence
+ *
+ * A row that a snapshot sees at a place with the key that is asked for is the
+ * only one that it sees with this key, however old the memory is.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -19,12 +29,14 @@
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
+#include "cache/lookup_memory.h"
 #include "compat.h"
 #include "types/types.h"
 
@@ -38,12 +50,38 @@ PG_FUNCTION_INFO_V1(valid_path_fill_hash);
 struct ValidPathScan
 {
 	Relation	rel;
-	Relation	index;
+	uint64		completions;	/* of the snapshot */
+	BlockNumber nblocks;		/* no fewer as long as we hold our lock */
+	Oid			pkey;
+	Oid			hash_type;
+	Relation	index;			/* NULL until a lookup needs it */
 	IndexScanDesc scan;
 	TupleTableSlot *slot;
 	ScanKeyData keys[2];
+	size_t		cache_len;
 	char		cache[VARHDRSZ + CACHE_NAME_MAX];	/* the key, a text */
 };
+
+ValidPathScan *
+valid_path_begin(uint64 completions)
+{
+	const CacheCatalog *catalog = cache_catalog();
+	ValidPathScan *scan;
+
+	if (catalog == NULL)
+		return NULL;
+	scan = palloc(sizeof(ValidPathScan));
+	scan->rel = try_table_open(catalog->valid_path_rel, AccessShareLock);
+	if (scan->rel == NULL)
+		return NULL;
+	scan->completions = completions;
+	scan->nblocks = RelationGetNumberOfBlocks(scan->rel);
+	scan->pkey = catalog->valid_path_pkey;
+	scan->hash_type = catalog->store_hash_type;
+	scan->index = NULL;
+	scan->slot = table_slot_create(scan->rel, NULL);
+	return scan;
+}
 
 static Oid
 equality_function(Relation index, int column)
@@ -56,51 +94,88 @@ equality_function(Relation index, int column)
 	return get_opcode(operator);
 }
 
-ValidPathScan *
-valid_path_begin(void)
+static void
+open_index(ValidPathScan *scan)
 {
-	const CacheCatalog *catalog = cache_catalog();
-	ValidPathScan *scan;
-
-	if (catalog == NULL)
-		return NULL;
-	scan = palloc(sizeof(ValidPathScan));
-	scan->rel = try_table_open(catalog->valid_path_rel, AccessShareLock);
-	if (scan->rel == NULL)
-		return NULL;
-	scan->index = index_open(catalog->valid_path_pkey, AccessShareLock);
-	scan->slot = table_slot_create(scan->rel, NULL);
+	scan->index = index_open(scan->pkey, AccessShareLock);
 	ScanKeyEntryInitialize(&scan->keys[0], 0, 1, BTEqualStrategyNumber,
 						   TEXTOID, C_COLLATION_OID, F_TEXTEQ, (Datum) 0);
 	ScanKeyEntryInitialize(&scan->keys[1], 0, 2, BTEqualStrategyNumber,
-						   catalog->store_hash_type, InvalidOid,
+						   scan->hash_type, InvalidOid,
 						   equality_function(scan->index, 1), (Datum) 0);
 	scan->scan = compat_index_beginscan(scan->rel, scan->index,
 										GetActiveSnapshot(), 2);
-	return scan;
+}
+
+/* Is the row in the slot the one of scan->cache and this hash? */
+static bool
+is_wanted(ValidPathScan *scan, const uint8 hash[STORE_HASH_LEN])
+{
+	struct varlena *cache;
+	bool		isnull;
+
+	cache = (struct varlena *)
+		DatumGetPointer(slot_getattr(scan->slot, COLUMN_CACHE, &isnull));
+	if (VARATT_IS_EXTENDED(cache) && !VARATT_IS_SHORT(cache))
+		return false;			/* no name is so long */
+	return VARSIZE_ANY_EXHDR(cache) == scan->cache_len &&
+		memcmp(VARDATA_ANY(cache), VARDATA(scan->cache),
+			   scan->cache_len) == 0 &&
+		memcmp(DatumGetPointer(slot_getattr(scan->slot, COLUMN_HASH,
+											&isnull)),
+			   hash, STORE_HASH_LEN) == 0;
+}
+
+/* Is it where it was? */
+static bool
+find_remembered(ValidPathScan *scan, const CacheInfo *cache,
+				const uint8 hash[STORE_HASH_LEN])
+{
+	ItemPointerData tid;
+
+	return lookup_recall_place(cache->number, hash, &tid) &&
+		ItemPointerGetBlockNumber(&tid) < scan->nblocks &&
+		table_tuple_fetch_row_version(scan->rel, &tid, GetActiveSnapshot(),
+									  scan->slot) &&
+		is_wanted(scan, hash);
+}
+
+static bool
+find_by_index(ValidPathScan *scan, const CacheInfo *cache,
+			  const uint8 hash[STORE_HASH_LEN])
+{
+	if (scan->index == NULL)
+		open_index(scan);
+	scan->keys[0].sk_argument = PointerGetDatum(scan->cache);
+	scan->keys[1].sk_argument = PointerGetDatum(hash);
+	index_rescan(scan->scan, scan->keys, 2, NULL, 0);
+	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+	{
+		lookup_remember_absence(cache->number, hash, scan->completions);
+		return false;
+	}
+	lookup_remember_place(cache->number, hash, &scan->slot->tts_tid);
+	return true;
 }
 
 struct varlena *
-valid_path_find(ValidPathScan *scan, const char *cache,
+valid_path_find(ValidPathScan *scan, const CacheInfo *cache,
 				const uint8 hash[STORE_HASH_LEN])
 {
-	size_t		len = strlen(cache);
 	MemoryContext old;
 	bool		found;
 	Datum		info;
 	bool		isnull;
 
-	if (len > CACHE_NAME_MAX)
-		return NULL;
-	SET_VARSIZE(scan->cache, VARHDRSZ + len);
-	memcpy(VARDATA(scan->cache), cache, len);
-	scan->keys[0].sk_argument = PointerGetDatum(scan->cache);
-	scan->keys[1].sk_argument = PointerGetDatum(hash);
+	scan->cache_len = strlen(cache->name);
+	SET_VARSIZE(scan->cache, VARHDRSZ + scan->cache_len);
+	memcpy(VARDATA(scan->cache), cache->name, scan->cache_len);
 
 	/* what the index keeps from one lookup to the next lives as long as it */
 	old = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
-	index_rescan(scan->scan, scan->keys, 2, NULL, 0);
-	found = index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot);
+	found = find_remembered(scan, cache, hash) ||
+		(!lookup_recall_absence(cache->number, hash, scan->completions) &&
+		 find_by_index(scan, cache, hash));
 	MemoryContextSwitchTo(old);
 	if (!found)
 		return NULL;
@@ -111,9 +186,12 @@ valid_path_find(ValidPathScan *scan, const char *cache,
 void
 valid_path_end(ValidPathScan *scan)
 {
-	index_endscan(scan->scan);
+	if (scan->index != NULL)
+	{
+		index_endscan(scan->scan);
+		index_close(scan->index, AccessShareLock);
+	}
 	ExecDropSingleTupleTableSlot(scan->slot);
-	index_close(scan->index, AccessShareLock);
 	table_close(scan->rel, AccessShareLock);
 	pfree(scan);
 }

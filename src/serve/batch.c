@@ -47,6 +47,7 @@
 
 static MemoryContext request_context = NULL;
 static bool in_transaction = false;
+static uint64 completions = 0;	/* of its snapshot */
 static ValidPathScan *scan = NULL;
 
 /*
@@ -85,6 +86,8 @@ set_impatient(bool value)
 void
 batch_transaction(void)
 {
+	Snapshot	snapshot;
+
 	if (in_transaction)
 		return;
 
@@ -95,7 +98,9 @@ batch_transaction(void)
 	SetCurrentStatementStartTimestamp();
 	in_transaction = true;
 	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
+	snapshot = GetTransactionSnapshot();
+	completions = snapshot->snapXactCompletionCount;
+	PushActiveSnapshot(snapshot);
 	MemoryContextSwitchTo(request_context);
 }
 
@@ -122,7 +127,7 @@ batch_cache(const char *name, CacheInfo *info)
 }
 
 ServeResult
-batch_narinfo(const char *cache, const uint8 hash[STORE_HASH_LEN],
+batch_narinfo(const CacheInfo *cache, const uint8 hash[STORE_HASH_LEN],
 			  struct varlena **info)
 {
 	if (narinfos_locked)
@@ -134,7 +139,7 @@ batch_narinfo(const char *cache, const uint8 hash[STORE_HASH_LEN],
 	{
 		/* it outlives the request */
 		MemoryContextSwitchTo(TopTransactionContext);
-		scan = valid_path_begin();
+		scan = valid_path_begin(completions);
 		MemoryContextSwitchTo(request_context);
 		if (scan == NULL)
 			return SERVE_UNAVAILABLE;

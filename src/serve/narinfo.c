@@ -3,8 +3,8 @@
  * narinfo.c
  *	  HASH.narinfo: what nearly every request asks for.
  *
- * From the path to the reply there is one index scan and one unpacking,
- * straight out of the table's page; nothing is allocated.
+ * From the path to the reply there is one lookup and one unpacking, straight
+ * out of the table's page; nothing is allocated.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -129,7 +129,7 @@ route_narinfo(HttpRequest *req, const CacheInfo *cache, Span hash,
 		return;
 	}
 
-	switch (batch_narinfo(cache->name, bytes, &info))
+	switch (batch_narinfo(cache, bytes, &info))
 	{
 		case SERVE_FOUND:
 			reply_narinfo(req, info, reply);

@@ -58,7 +58,7 @@ typedef enum ServeResult
 extern void batch_transaction(void);
 
 extern ServeResult batch_cache(const char *name, CacheInfo *info);
-extern ServeResult batch_narinfo(const char *cache,
+extern ServeResult batch_narinfo(const CacheInfo *cache,
 								 const uint8 hash[STORE_HASH_LEN],
 								 struct varlena **info);
 

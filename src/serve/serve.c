@@ -26,6 +26,7 @@
 
 #include "utils/guc.h"
 
+#include "cache/lookup_memory.h"
 #include "serve/route.h"
 #include "serve/serve.h"
 
@@ -37,6 +38,7 @@ char		serve_passing[SERVE_HEADER_MAX];
 
 static int	narinfo_max_age = DAY;
 static int	absent_max_age = 60;
+static int	lookup_memory = 16 * 1024;
 
 typedef enum RouteKind
 {
@@ -98,6 +100,14 @@ serve_init(void)
 							"is absent.",
 							NULL, &absent_max_age, 60, 0, 365 * DAY,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_narinfo.lookup_memory",
+							"Memory of each HTTP worker for what it has "
+							"looked up.",
+							"Half for where rows are, 8 bytes each; half for "
+							"absent ones, 32 bytes each. Both are answered "
+							"without the index.",
+							&lookup_memory, 16 * 1024, 0, 1024 * 1024,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 }
 
 void
@@ -107,6 +117,7 @@ serve_reload(void)
 			 "Cache-Control: public, max-age=%d\r\n", narinfo_max_age);
 	snprintf(serve_passing, sizeof(serve_passing),
 			 "Cache-Control: public, max-age=%d\r\n", absent_max_age);
+	lookup_memory_resize((size_t) lookup_memory * 1024);
 	files_reload();
 }
 
