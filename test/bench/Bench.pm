@@ -26,11 +26,11 @@ use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw(
 	$dir $rounds $seconds $ours $file_root
-	cluster_start cluster_stop dump_command need_rows paths_file sql psql_command
+	cluster_start cluster_stop dump_command need_rows setting paths_file sql psql_command
 	nginx_start constant_start wrk crowd_start crowd_drain rounds median
 	compare bar busy info table_print progress slurp spawn end_process memory
 	descriptors children processors can_go_first place warm narinfo_files
-	narinfo_files_in_memory nar_file
+	narinfo_files_in_memory nar_file keep_in_memory
 );
 
 # Set by test/bench/run.
@@ -310,6 +310,16 @@ sub pg_ctl
 	run("$bindir/pg_ctl", '-s', '-D', "$dir/data", '-w', '-t', 120, @_);
 }
 
+# One of the extension's settings, or its default; in force on return.
+sub setting
+{
+	my ($name, $value) = @_;
+	sql("ALTER SYSTEM " . (defined $value
+		? "SET pg_narinfo.$name = '$value'" : "RESET pg_narinfo.$name"));
+	sql('SELECT pg_reload_conf()');
+	sleep 0.5;
+}
+
 # The worker's process, which is another one after a crash.
 sub worker_pid
 {
@@ -447,6 +457,28 @@ sub narinfo_files_in_memory
 	return $in_memory;
 }
 
+# Keeps a table and its indexes in the system's page cache, as on a machine
+# whose memory holds them: virtual machines may have their hosts take back
+# what was not read for seconds, and then it is their disk that is measured.
+sub keep_in_memory
+{
+	my ($table) = @_;
+	my @files = map { glob "$dir/data/$_ $dir/data/$_.*" } split /\n/,
+		sql("SELECT pg_relation_filepath(c) FROM (SELECT '$table'::regclass
+			UNION ALL SELECT indexrelid FROM pg_index
+			WHERE indrelid = '$table'::regclass) AS r (c)");
+	my $bytes = 0;
+	$bytes += -s for @files;
+	my $pid = spawn('vmtouch', "$dir/vmtouch.out", 'vmtouch', '-l', '-m',
+		'1024G', grep { -s } @files);
+	wait_until("$table in memory", sub {
+		die 'vmtouch: ' . slurp("$dir/vmtouch.out") . "\n"
+			if waitpid($pid, WNOHANG) != 0;
+		my ($locked) = slurp("/proc/$pid/status") =~ /^VmLck:\s+(\d+)/m;
+		return ($locked // 0) * 1024 >= $bytes;
+	}, 600);
+}
+
 # A file to be served by both sides, of so many bytes that do not compress.
 sub nar_file
 {
@@ -537,8 +569,10 @@ sub constant_start
 # One run of wrk over a file of paths.  Options: connections, start (line of
 # the file), delay (ms at most), seconds, first (goes before all others on its
 # processor, where that is allowed), beside (shares the server's processor).
-# The result: rate, p50, p99, p999, max in ms, status (replies of 400 and more), bytes, and how
-# busy the server and its client were, 1 being a whole processor.
+# The result: rate, capacity (requests per processor second of the server,
+# which a client that is the slower one does not bound), p50, p99, p999, max
+# in ms, status (replies of 400 and more), bytes, and how busy the server and
+# its client were, 1 being a whole processor.
 sub wrk
 {
 	my ($server, $paths, %option) = @_;
@@ -565,6 +599,7 @@ sub wrk
 		rate => $r{requests} / $wall,
 		requests => $r{requests},
 		bytes => $r{bytes},
+		capacity => $r{requests} / $wall / $spent{busy},
 		speed => $r{bytes} / $wall / 1e6,
 		status => $r{status},
 		p50 => $r{p50} / 1e3,
@@ -679,7 +714,7 @@ sub figure
 
 # A row that compares a figure (rate, speed, p99, ...) of two sides of the
 # same rounds.  Bars are ratios: hold and aim at least, most at most.
-my %unit = (rate => 'req/s', speed => 'MB/s', p50 => 'ms', p99 => 'ms',
+my %unit = (rate => 'req/s', capacity => 'req/cpu s', speed => 'MB/s', p50 => 'ms', p99 => 'ms',
 	p999 => 'ms');
 
 sub compare

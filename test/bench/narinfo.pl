@@ -40,8 +40,19 @@ sub warm_hits
 	return hits($server, @options);
 }
 
+# What remembering where rows are is worth.
+sub hits_without_memory
+{
+	setting('lookup_memory', 0);
+	my $r = hits($ours);
+	setting('lookup_memory');
+	warm($ours, $walk, $count);
+	return $r;
+}
+
 sub misses
 {
+	warm($ours, $absent, $count);
 	my $r = wrk($ours, $absent);
 	die "ours: narinfos were found that are absent\n"
 		if $r->{status} != $r->{requests};
@@ -52,6 +63,7 @@ my $many = rounds(
 	nginx => sub { warm_hits($nginx) },
 	ours => sub { hits($ours) },
 	'nginx, tmpfs' => sub { hits($memory) },
+	'ours, no lookup memory' => \&hits_without_memory,
 	constant => sub { hits($constant) },
 	404 => \&misses,
 	'nginx, 16,000 open' => sub { warm_hits($open) }
@@ -72,7 +84,11 @@ my $name = 'narinfos, 64 connections';
 compare($name, $many, ours => 'nginx', 'rate', hold => 1, aim => 1.5);
 compare($name, $many, ours => 'nginx, tmpfs', 'rate', hold => 1, aim => 1.5);
 compare($name, $many, ours => 'constant', 'rate', hold => 0.5, aim => 0.75);
+compare($name, $many, ours => 'ours, no lookup memory', 'rate');
 compare('404s, 64 connections', $many, 404 => 'hits', 'rate', hold => 1);
+compare("$name, by processor time", $many, ours => $_, 'capacity')
+	for 'nginx', 'nginx, tmpfs', 'constant';
+compare('404s, by processor time', $many, 404 => 'hits', 'capacity');
 compare('narinfos, 1 connection', $one, ours => 'nginx', 'rate',
 	hold => 0.95);
 compare('narinfos, 1 connection', $one, ours => 'nginx, tmpfs', 'rate',
