@@ -387,7 +387,7 @@ send_some(HttpClient *client, size_t measure)
 	return errno == EINTR ? 1 : -1;
 }
 
-void
+size_t
 http_client_output(HttpClient *client)
 {
 	HttpConn   *conn = &client->conn;
@@ -418,6 +418,7 @@ http_client_output(HttpClient *client)
 		http_conn_advance(conn);
 	}
 	http_client_settle(client);
+	return turn;
 }
 
 void

@@ -113,6 +113,18 @@ link_append(HttpLink *list, HttpLink *link)
 	list->prev = link;
 }
 
+/* Puts the links of one list before those of another; the first is gone. */
+static inline void
+link_prepend_all(HttpLink *list, HttpLink *first)
+{
+	if (link_alone(first))
+		return;
+	first->prev->next = list->next;
+	list->next->prev = first->prev;
+	first->next->prev = list;
+	list->next = first->next;
+}
+
 /* Empties "list" into "to", an uninitialised one. */
 static inline void
 link_take(HttpLink *list, HttpLink *to)
@@ -140,8 +152,8 @@ extern void http_client_close(HttpClient *client);
 /* Receives once what is there. */
 extern void http_client_input(HttpClient *client);
 
-/* Sends what the socket takes, within one turn's measure. */
-extern void http_client_output(HttpClient *client);
+/* Sends what the socket takes, within one turn's measure; how many bytes. */
+extern size_t http_client_output(HttpClient *client);
 
 /* Puts the client into the lists where it belongs now. */
 extern void http_client_settle(HttpClient *client);

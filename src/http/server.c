@@ -36,6 +36,13 @@
 /* Connections accepted from one listener in one turn. */
 #define ACCEPT_TURN			64
 
+/*
+ * Bytes sent in one turn, after which who is being sent a file waits for the
+ * next: a thousand of them could otherwise hold up everybody else for as long
+ * as it takes to send each its share.
+ */
+#define FILES_TURN			(4 * 1024 * 1024)
+
 /* ms to wait when the process or the system is out of descriptors. */
 #define ACCEPT_PAUSE		100
 
@@ -391,15 +398,22 @@ void
 http_server_flush(HttpServer *server)
 {
 	HttpLink	turn;
+	HttpLink	waiting;
+	size_t		sent = 0;
 
 	link_take(&server->dirty, &turn);
+	link_init(&waiting);
 	while (!link_alone(&turn))
 	{
 		HttpClient *client = CLIENT_OF(turn.next, dirty);
 
 		link_remove(&client->dirty);
-		http_client_output(client);
+		if (sent >= FILES_TURN && client->conn.out_files > 0)
+			link_append(&waiting, &client->dirty);
+		else
+			sent += http_client_output(client);
 	}
+	link_prepend_all(&server->dirty, &waiting);
 }
 
 /*

@@ -348,6 +348,60 @@ test_files(void)
 	free(large_file);
 }
 
+/*
+ * Many who are sent a file at once: each turn has its measure, all get theirs
+ * in turn, and others are answered in the turn in which they ask.
+ */
+static void
+test_many_files(void)
+{
+	enum
+	{
+		MANY = 40
+	};
+	HttpLimits	limits = default_limits;
+	HttpServer *server = start(&limits);
+	int			fds[MANY];
+	int			other = connect_to(server);
+	uint64_t	most = 0;
+	bool		others = true;
+	bool		whole = true;
+	char		reply[1000];
+
+	large_size = 400000;
+	large_file = calloc(1, large_size);
+	for (int i = 0; i < MANY; i++)
+		fds[i] = connect_to(server);
+	for (int i = 0; i < MANY; i++)
+		send(fds[i], GET("/file") HOST "\r\n",
+			 strlen(GET("/file") HOST "\r\n"), 0);
+	for (int i = 0; i < 10; i++)
+	{
+		uint64_t	before = server->env.stats.bytes_sent;
+
+		send(other, GET("/b") HOST "\r\n", strlen(GET("/b") HOST "\r\n"), 0);
+		turn(server);
+		if (server->env.stats.bytes_sent - before > most)
+			most = server->env.stats.bytes_sent - before;
+		if (recv(other, reply, sizeof(reply), 0) <= 0)
+			others = false;
+	}
+	ok(most >= 4 * 1024 * 1024 && most < 5 * 1024 * 1024,
+	   "forty files are sent in turns of a bounded size");
+	ok(others, "others are answered in each of them");
+	for (int i = 0; i < MANY; i++)
+	{
+		read_reply(server, fds[i], OUTPUT_SIZE);
+		whole = whole && reply_size > large_size;
+		close(fds[i]);
+	}
+	ok(whole, "and all files arrive");
+	close(other);
+	settle(server);
+	http_server_free(server);
+	free(large_file);
+}
+
 static void
 pass(HttpServer *server, int milliseconds)
 {
@@ -643,6 +697,7 @@ main(void)
 	signal(SIGPIPE, SIG_IGN);
 	test_server();
 	test_files();
+	test_many_files();
 	test_timeouts();
 	test_connection_limits();
 	test_listeners();
