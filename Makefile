@@ -12,7 +12,8 @@
 #   make && make install && make installcheck
 #
 # Each room of src/ holds its C and the SQL that declares it; the SQL is
-# joined into the extension's script in the order of ROOMS.
+# joined into the extension's script in the order of ROOMS, a room's main
+# part, which has its name, before its others.
 
 EXTENSION = pg_narinfo
 MODULE_big = pg_narinfo
@@ -20,7 +21,8 @@ EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" \
 	$(EXTENSION).control)
 
 ROOMS = types cache graph nar sites stats serve fetch worker
-SQL_PARTS = $(foreach room,$(ROOMS),$(wildcard src/$(room)/$(room).sql))
+SQL_PARTS = $(foreach room,$(ROOMS),$(wildcard src/$(room)/$(room).sql) \
+	$(sort $(filter-out src/$(room)/$(room).sql,$(wildcard src/$(room)/*.sql))))
 SCRIPT := $(EXTENSION)--$(EXTVERSION).sql
 
 DATA = $(wildcard $(EXTENSION)--*--*.sql)
@@ -32,7 +34,7 @@ OBJS = $(C_OBJS) $(LLHTTP_OBJS)
 EXTRA_CLEAN = build $(C_FILES:.c=.d)
 
 # Regression tests: the types before what is made of them.
-REGRESS_FIRST = amvalidate store_hash store_path nar_hash narinfo types
+REGRESS_FIRST = amvalidate store_hash store_path nar_hash narinfo types cache
 REGRESS_FOUND = $(sort $(basename $(notdir $(wildcard sql/*.sql))))
 REGRESS := $(strip $(filter $(REGRESS_FOUND),$(REGRESS_FIRST)) \
 	$(filter-out $(REGRESS_FIRST),$(REGRESS_FOUND)))

@@ -76,6 +76,7 @@ INSERT INTO valid_path (info) VALUES ('nonsense');
 \set VERBOSITY default
 
 -- many in one statement, by COPY too
+INSERT INTO cache (name) VALUES ('many'), ('copied');
 INSERT INTO valid_path (cache, info)
 	SELECT 'many', replace(:'info', 'gr3jxf1l9gnghmbkmfc1x3pr7j6198mx',
 		translate(md5(i::text), 'e', 'z'))::narinfo

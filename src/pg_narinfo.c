@@ -13,6 +13,7 @@
 #include "utils/guc.h"
 
 #include "cache/cache.h"
+#include "cache/gate.h"
 #include "serve/serve.h"
 #include "worker/worker.h"
 
@@ -24,6 +25,7 @@ void
 _PG_init(void)
 {
 	cache_init();
+	gate_init();
 	serve_init();
 	worker_init();
 

@@ -51,7 +51,8 @@ char	   *cache_default_name;
 
 /* What "main" is without its row. */
 static const CacheInfo implied_main = {
-	CACHE_MAIN, 0, "/nix/store", 40, true, false, true
+	CACHE_MAIN, 0, "/nix/store", 40,
+	.want_mass_query = true, .require_closure = true, .implied = true
 };
 
 /* The beginnings of URLs that are no cache's. */
@@ -186,6 +187,7 @@ read_row(TupleTableSlot *slot)
 	info->priority = DatumGetInt32(values[COLUMN_PRIORITY]);
 	info->want_mass_query = DatumGetBool(values[COLUMN_WANT_MASS_QUERY]);
 	info->require_closure = DatumGetBool(values[COLUMN_REQUIRE_CLOSURE]);
+	info->implied = false;
 
 	/* what is not surely public is private */
 	info->is_private = true;

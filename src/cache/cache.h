@@ -27,6 +27,7 @@ typedef struct CacheInfo
 	bool		want_mass_query;
 	bool		is_private;
 	bool		require_closure;
+	bool		implied;		/* main, without its row */
 } CacheInfo;
 
 /*
@@ -38,6 +39,8 @@ typedef struct CacheCatalog
 	Oid			cache_rel;
 	Oid			valid_path_rel;
 	Oid			valid_path_pkey;
+	Oid			event_rel;
+	Oid			event_pkey;
 	Oid			narinfo_type;
 	Oid			narinfo_array_type;
 	Oid			store_hash_type;
@@ -116,5 +119,19 @@ extern struct varlena *valid_path_find(ValidPathScan *scan,
 									   const CacheInfo *cache,
 									   const uint8 hash[STORE_HASH_LEN]);
 extern void valid_path_end(ValidPathScan *scan);
+
+/*
+ * Every path of a cache as the active snapshot has it, in the order of the
+ * hashes.  What is handed out, and what the visitor allocates, lives for one
+ * call.
+ */
+typedef void (*ValidPathVisitor) (void *arg, const uint8 *hash,
+								  const struct varlena *info);
+
+extern void valid_path_each(const char *cache, ValidPathVisitor visit,
+							void *arg);
+
+/* The narinfo of its first path, palloc'd; NULL if it has none. */
+extern struct varlena *valid_path_first(const char *cache);
 
 #endif							/* NARINFO_CACHE_CACHE_H */

@@ -27,7 +27,8 @@ forget_relation(Datum arg, Oid relid)
 {
 	(void) arg;
 	if (relid == InvalidOid || relid == catalog.cache_rel ||
-		relid == catalog.valid_path_rel || relid == catalog.valid_path_pkey)
+		relid == catalog.valid_path_rel || relid == catalog.valid_path_pkey ||
+		relid == catalog.event_rel || relid == catalog.event_pkey)
 		catalog_valid = false;
 }
 
@@ -69,11 +70,15 @@ cache_catalog(void)
 	catalog.cache_rel = get_relname_relid("cache", schema);
 	catalog.valid_path_rel = get_relname_relid("valid_path", schema);
 	catalog.valid_path_pkey = get_relname_relid("valid_path_pkey", schema);
+	catalog.event_rel = get_relname_relid("event", schema);
+	catalog.event_pkey = get_relname_relid("event_pkey", schema);
 	catalog.narinfo_type = find_type("narinfo", schema);
 	catalog.store_hash_type = find_type("store_hash", schema);
 	if (!OidIsValid(catalog.cache_rel) ||
 		!OidIsValid(catalog.valid_path_rel) ||
 		!OidIsValid(catalog.valid_path_pkey) ||
+		!OidIsValid(catalog.event_rel) ||
+		!OidIsValid(catalog.event_pkey) ||
 		!OidIsValid(catalog.narinfo_type) ||
 		!OidIsValid(catalog.store_hash_type))
 	{

@@ -29,10 +29,12 @@
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 
@@ -194,6 +196,78 @@ valid_path_end(ValidPathScan *scan)
 	ExecDropSingleTupleTableSlot(scan->slot);
 	table_close(scan->rel, AccessShareLock);
 	pfree(scan);
+}
+
+/*
+ * The index from a cache's first path on; nothing is known of the order in
+ * which a caller wants them, so this is the order of the hashes.
+ */
+static void
+begin_cache(ValidPathScan *scan, const char *cache)
+{
+	size_t		len = strlen(cache);
+
+	SET_VARSIZE(scan->cache, VARHDRSZ + len);
+	memcpy(VARDATA(scan->cache), cache, len);
+	index_endscan(scan->scan);
+	scan->scan = compat_index_beginscan(scan->rel, scan->index,
+										GetActiveSnapshot(), 1);
+	scan->keys[0].sk_argument = PointerGetDatum(scan->cache);
+	index_rescan(scan->scan, scan->keys, 1, NULL, 0);
+}
+
+void
+valid_path_each(const char *cache, ValidPathVisitor visit, void *arg)
+{
+	ValidPathScan *scan;
+	MemoryContext context;
+
+	if (strlen(cache) > CACHE_NAME_MAX)
+		return;
+	scan = valid_path_begin();
+	if (scan == NULL)
+		return;
+	begin_cache(scan, cache);
+	context = AllocSetContextCreate(CurrentMemoryContext, "narinfo path",
+									ALLOCSET_DEFAULT_SIZES);
+	while (index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+		bool		isnull;
+		Datum		hash = slot_getattr(scan->slot, COLUMN_HASH, &isnull);
+		Datum		info = slot_getattr(scan->slot, COLUMN_INFO, &isnull);
+
+		CHECK_FOR_INTERRUPTS();
+		visit(arg, DatumGetStoreHash(hash), PG_DETOAST_DATUM_PACKED(info));
+		/* the scan's memory is not to be taken from there */
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	MemoryContextDelete(context);
+	valid_path_end(scan);
+}
+
+struct varlena *
+valid_path_first(const char *cache)
+{
+	struct varlena *info = NULL;
+	ValidPathScan *scan;
+
+	if (strlen(cache) > CACHE_NAME_MAX)
+		return NULL;
+	scan = valid_path_begin();
+	if (scan == NULL)
+		return NULL;
+	begin_cache(scan, cache);
+	if (index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+	{
+		bool		isnull;
+
+		info = PG_DETOAST_DATUM_COPY(slot_getattr(scan->slot, COLUMN_INFO,
+												  &isnull));
+	}
+	valid_path_end(scan);
+	return info;
 }
 
 /* INSERT may leave the hash out: it is that of the narinfo. */

@@ -68,6 +68,10 @@ extern char *describe_parse_error(const ParseError *error);
  */
 extern StorePath store_path_parts(const struct varlena *value);
 
+/* SQL functions that other rooms call too. */
+extern Datum narinfo_nar_hash(PG_FUNCTION_ARGS);
+extern Datum narinfo_eq(PG_FUNCTION_ARGS);
+
 /* A nar_hash value. */
 extern struct varlena *nar_hash_make(const Digest *hash);
 

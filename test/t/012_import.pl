@@ -362,7 +362,7 @@ spew("$dir/" . file('tmp') . '.tmp', 'x');
 spew("$dir/narinfo", 'x');
 spew("$dir/other/" . base('other') . '.narinfo', text('other'));
 
-sql('TRUNCATE valid_path');
+sql('DELETE FROM valid_path');
 is(import_cache($dir), join(' ', scalar keys %valid, 0, scalar keys %error),
 	'the bad directory: counts');
 is_deeply(errors($dir), \%error, 'every bad file has its reason');

@@ -1,0 +1,227 @@
+/*-------------------------------------------------------------------------
+ *
+ * closure.c
+ *	  Whether all that valid paths refer to is valid.
+ *
+ * A batch is judged as a whole, in any order: what it publishes itself is
+ * known first, everything else is looked up once however many refer to it.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "cache/gate.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "cache/errors.h"
+#include "types/operators.h"
+
+typedef struct HashKey
+{
+	uint8		bytes[STORE_HASH_LEN];
+} HashKey;
+
+typedef struct HashEntry
+{
+	HashKey		key;
+	char		status;
+} HashEntry;
+
+#define SH_PREFIX hashset
+#define SH_ELEMENT_TYPE HashEntry
+#define SH_KEY_TYPE HashKey
+#define SH_KEY key
+#define SH_HASH_KEY(table, key) \
+	((uint32) hash_bytes_xxh3((key).bytes, STORE_HASH_LEN, MyProcPid))
+#define SH_EQUAL(table, a, b) \
+	(memcmp((a).bytes, (b).bytes, STORE_HASH_LEN) == 0)
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+struct ClosureCheck
+{
+	const char *cache;
+	ValidPathScan *scan;
+	hashset_hash *valid;
+	MemoryContext row_context;
+};
+
+static void
+add_hash(hashset_hash * set, const uint8 *hash)
+{
+	HashKey		key;
+	bool		found;
+
+	memcpy(key.bytes, hash, STORE_HASH_LEN);
+	(void) hashset_insert(set, key, &found);
+}
+
+static bool
+has_hash(hashset_hash * set, const uint8 *hash)
+{
+	HashKey		key;
+
+	memcpy(key.bytes, hash, STORE_HASH_LEN);
+	return hashset_lookup(set, key) != NULL;
+}
+
+ClosureCheck *
+closure_begin(const char *cache, ValidPathScan *scan, uint64 npaths)
+{
+	ClosureCheck *check = palloc(sizeof(ClosureCheck));
+
+	check->cache = cache;
+	check->scan = scan;
+	check->valid = hashset_create(CurrentMemoryContext,
+								  (uint32) Min(npaths + 16, 1 << 30), NULL);
+	check->row_context = AllocSetContextCreate(CurrentMemoryContext,
+											   "narinfo reference",
+											   ALLOCSET_DEFAULT_SIZES);
+	return check;
+}
+
+void
+closure_add(ClosureCheck *check, const uint8 *hash)
+{
+	add_hash(check->valid, hash);
+}
+
+void
+closure_end(ClosureCheck *check)
+{
+	hashset_destroy(check->valid);
+	MemoryContextDelete(check->row_context);
+	pfree(check);
+}
+
+/* "HASH-NAME" of a narinfo, or of its i-th reference. */
+static char *
+name_of(const struct varlena *info, int64 reference)
+{
+	PackedRefs	refs;
+	StorePath	path;
+	char		hash[STORE_HASH_TEXT_LEN];
+
+	if (!packed_open(NARINFO_PACKED(info), NARINFO_PACKED_LEN(info), &refs,
+					 &path))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("damaged narinfo")));
+	for (int64 i = 0; i <= reference; i++)
+	{
+		if (!packed_next_ref(&refs, &path))
+			break;
+	}
+	store_hash_encode(path.hash, hash);
+	return psprintf("%.*s-%.*s", STORE_HASH_TEXT_LEN, hash,
+					(int) path.name.len, path.name.data);
+}
+
+static bool
+is_valid(ClosureCheck *check, const uint8 *hash)
+{
+	MemoryContext old;
+	bool		found;
+
+	if (has_hash(check->valid, hash))
+		return true;
+	old = MemoryContextSwitchTo(check->row_context);
+	found = valid_path_find(check->scan, check->cache, hash) != NULL;
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(check->row_context);
+	if (found)
+		add_hash(check->valid, hash);
+	return found;
+}
+
+void
+closure_check(ClosureCheck *check, const struct varlena *info)
+{
+	const uint8 *packed = NARINFO_PACKED(info);
+	const uint8 *own = packed_store_hash(packed);
+
+	for (uint32 i = 0; i < packed_nrefs(packed); i++)
+	{
+		const uint8 *ref = packed_ref(packed, i);
+
+		if (memcmp(ref, own, STORE_HASH_LEN) != 0 && !is_valid(check, ref))
+			ereport(ERROR,
+					(errcode(ERRCODE_NARINFO_DANGLING),
+					 errmsg("reference %s is not valid in cache \"%s\"",
+							name_of(info, i), check->cache),
+					 errdetail("It is a reference of %s.", name_of(info, -1)),
+					 errhint("Publish it first, or in the same transaction.")));
+	}
+}
+
+/*-------------------------------------------------------------------------
+ * A whole cache
+ *-------------------------------------------------------------------------
+ */
+
+static void
+add_path(void *arg, const uint8 *hash, const struct varlena *info)
+{
+	(void) info;
+	closure_add(arg, hash);
+}
+
+static void
+check_path(void *arg, const uint8 *hash, const struct varlena *info)
+{
+	(void) hash;
+	closure_check(arg, info);
+}
+
+/*
+ * All hashes first, so that no reference is looked up but those that are not
+ * there.
+ */
+void
+closure_check_all(const char *cache)
+{
+	ValidPathScan *scan = valid_path_begin();
+	ClosureCheck *check = closure_begin(cache, scan, 0);
+
+	valid_path_each(cache, add_path, check);
+	valid_path_each(cache, check_path, check);
+	closure_end(check);
+	valid_path_end(scan);
+}
+
+static void
+check_path_removed(void *arg, const uint8 *hash, const struct varlena *info)
+{
+	ClosureCheck *removed = arg;
+	const uint8 *packed = NARINFO_PACKED(info);
+
+	for (uint32 i = 0; i < packed_nrefs(packed); i++)
+	{
+		const uint8 *ref = packed_ref(packed, i);
+
+		if (memcmp(ref, hash, STORE_HASH_LEN) != 0 &&
+			has_hash(removed->valid, ref))
+			ereport(ERROR,
+					(errcode(ERRCODE_NARINFO_DANGLING),
+					 errmsg("%s is referred to in cache \"%s\"",
+							name_of(info, i), removed->cache),
+					 errdetail("It is a reference of %s.", name_of(info, -1)),
+					 errhint("Remove what refers to it first, or in the same transaction.")));
+	}
+}
+
+void
+closure_check_removed(const char *cache, const Change *removed, uint64 n)
+{
+	/* the set of what is not valid any more */
+	ClosureCheck *check = closure_begin(cache, NULL, n);
+
+	for (uint64 i = 0; i < n; i++)
+		closure_add(check, removed[i].key);
+	valid_path_each(cache, check_path_removed, check);
+	closure_end(check);
+}

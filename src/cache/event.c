@@ -1,0 +1,319 @@
+/*-------------------------------------------------------------------------
+ *
+ * event.c
+ *	  Reading the end of a cache's event log, and writing behind it.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "cache/event.h"
+
+#include "access/genam.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xlog.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_collation.h"
+#include "catalog/pg_enum.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "replication/worker_internal.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/pg_lsn.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "cache/cache.h"
+#include "cache/errors.h"
+#include "cache/row.h"
+#include "compat.h"
+
+PG_FUNCTION_INFO_V1(event_refuse);
+PG_FUNCTION_INFO_V1(event_check_applied);
+
+/* Columns of narinfo.event */
+#define COLUMN_CACHE	0
+#define COLUMN_SEQ		1
+#define COLUMN_EPOCH	2
+#define COLUMN_AT		3
+#define COLUMN_KIND		4
+#define COLUMN_HASH		5
+#define COLUMN_NAME		6
+#define COLUMN_LSN		7
+#define COLUMN_DIGEST	8
+#define NCOLUMNS		9
+
+/* Rows that go in together. */
+#define BATCH 200
+
+static const char *const kind_labels[EVENT_KINDS] = {
+	[EVENT_PUBLISH] = "publish",
+	[EVENT_REPLACE] = "replace",
+	[EVENT_RETRACT] = "retract",
+	[EVENT_CREATE_CACHE] = "create_cache",
+	[EVENT_ALTER_CACHE] = "alter_cache",
+	[EVENT_DROP_CACHE] = "drop_cache",
+	[EVENT_TRUST_KEY] = "trust_key",
+	[EVENT_UNTRUST_KEY] = "untrust_key"
+};
+
+static const CacheCatalog *
+require_catalog(void)
+{
+	const CacheCatalog *catalog = cache_catalog();
+
+	if (catalog == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the tables of pg_narinfo are not complete")));
+	return catalog;
+}
+
+/*-------------------------------------------------------------------------
+ * Reading
+ *-------------------------------------------------------------------------
+ */
+
+static void
+read_position(TupleTableSlot *slot, EventPosition *position)
+{
+	bool		isnull;
+	Datum		digest;
+	bytea	   *bytes;
+
+	position->seq = DatumGetInt64(slot_getattr(slot, COLUMN_SEQ + 1,
+											   &isnull));
+	position->epoch = DatumGetInt32(slot_getattr(slot, COLUMN_EPOCH + 1,
+												 &isnull));
+	digest = slot_getattr(slot, COLUMN_DIGEST + 1, &isnull);
+	bytes = isnull ? NULL : DatumGetByteaPP(digest);
+	if (bytes == NULL || VARSIZE_ANY_EXHDR(bytes) != DIGEST_LEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("event " INT64_FORMAT " has no digest",
+						position->seq)));
+	memcpy(position->digest, VARDATA_ANY(bytes), DIGEST_LEN);
+}
+
+void
+event_read_last(const char *cache, EventPosition *position)
+{
+	const CacheCatalog *catalog = require_catalog();
+	Relation	rel = table_open(catalog->event_rel, AccessShareLock);
+	Relation	index = index_open(catalog->event_pkey, AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	IndexScanDesc scan;
+	ScanKeyData key;
+
+	memset(position, 0, sizeof(EventPosition));
+	position->epoch = 1;
+	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, TEXTOID,
+						   C_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(cache));
+	scan = compat_index_beginscan(rel, index, GetActiveSnapshot(), 1);
+	index_rescan(scan, &key, 1, NULL, 0);
+	if (index_getnext_slot(scan, BackwardScanDirection, slot))
+		read_position(slot, position);
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	index_close(index, AccessShareLock);
+	table_close(rel, AccessShareLock);
+}
+
+/*-------------------------------------------------------------------------
+ * Writing
+ *-------------------------------------------------------------------------
+ */
+
+struct EventWriter
+{
+	Relation	rel;
+	CatalogIndexState indexes;
+	Oid			kinds[EVENT_KINDS]; /* InvalidOid: not looked up yet */
+	Datum		cache;
+	EventPosition last;
+	Datum		at;
+	TupleTableSlot *slots[BATCH];
+	int			nslots;			/* made */
+	int			nrows;			/* waiting */
+	MemoryContext batch_context;
+};
+
+EventWriter *
+event_writer_begin(const char *cache, const EventPosition *last)
+{
+	EventWriter *writer = palloc0(sizeof(EventWriter));
+
+	writer->rel = table_open(require_catalog()->event_rel, RowExclusiveLock);
+	writer->indexes = CatalogOpenIndexes(writer->rel);
+	writer->cache = CStringGetTextDatum(cache);
+	writer->last = *last;
+	writer->at = TimestampTzGetDatum(GetCurrentTimestamp());
+	writer->batch_context = AllocSetContextCreate(CurrentMemoryContext,
+												  "narinfo events",
+												  ALLOCSET_DEFAULT_SIZES);
+	return writer;
+}
+
+static Oid
+kind_value(EventWriter *writer, EventKind kind)
+{
+	if (!OidIsValid(writer->kinds[kind]))
+	{
+		Oid			type = TupleDescAttr(RelationGetDescr(writer->rel),
+										 COLUMN_KIND)->atttypid;
+
+		writer->kinds[kind] =
+			GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
+							ObjectIdGetDatum(type),
+							CStringGetDatum(kind_labels[kind]));
+		if (!OidIsValid(writer->kinds[kind]))
+			elog(ERROR, "event_kind has no value \"%s\"", kind_labels[kind]);
+	}
+	return writer->kinds[kind];
+}
+
+/*
+ * The system catalogs' way of inserting rows: it knows plain indexes only,
+ * which ours are, and fires nothing.
+ */
+static void
+flush(EventWriter *writer)
+{
+	MemoryContext old = MemoryContextSwitchTo(writer->batch_context);
+
+	CatalogTuplesMultiInsertWithInfo(writer->rel, writer->slots,
+									 writer->nrows, writer->indexes);
+	MemoryContextSwitchTo(old);
+	for (int i = 0; i < writer->nrows; i++)
+		ExecClearTuple(writer->slots[i]);
+	MemoryContextReset(writer->batch_context);
+	writer->nrows = 0;
+}
+
+static Datum
+digest_datum(EventWriter *writer, const uint8 *digest)
+{
+	bytea	   *value = MemoryContextAlloc(writer->batch_context,
+										   VARHDRSZ + DIGEST_LEN);
+
+	SET_VARSIZE(value, VARHDRSZ + DIGEST_LEN);
+	memcpy(VARDATA(value), digest, DIGEST_LEN);
+	return PointerGetDatum(value);
+}
+
+int64
+event_write(EventWriter *writer, EventKind kind, const uint8 *hash,
+			const char *name, const uint8 *digest)
+{
+	TupleTableSlot *slot;
+
+	if (writer->nrows == BATCH)
+		flush(writer);
+	if (writer->nrows == writer->nslots)
+		writer->slots[writer->nslots++] =
+			MakeSingleTupleTableSlot(RelationGetDescr(writer->rel),
+									 &TTSOpsHeapTuple);
+	slot = writer->slots[writer->nrows++];
+	ExecClearTuple(slot);
+	memset(slot->tts_isnull, false, sizeof(bool) * NCOLUMNS);
+	slot->tts_values[COLUMN_CACHE] = writer->cache;
+	slot->tts_values[COLUMN_SEQ] = Int64GetDatum(++writer->last.seq);
+	slot->tts_values[COLUMN_EPOCH] = Int32GetDatum(writer->last.epoch);
+	slot->tts_values[COLUMN_AT] = writer->at;
+	slot->tts_values[COLUMN_KIND] = ObjectIdGetDatum(kind_value(writer, kind));
+	slot->tts_values[COLUMN_HASH] = PointerGetDatum(hash);
+	slot->tts_isnull[COLUMN_HASH] = hash == NULL;
+	slot->tts_isnull[COLUMN_NAME] = name == NULL;
+	if (name)
+	{
+		MemoryContext old = MemoryContextSwitchTo(writer->batch_context);
+
+		slot->tts_values[COLUMN_NAME] = CStringGetTextDatum(name);
+		MemoryContextSwitchTo(old);
+	}
+	slot->tts_values[COLUMN_LSN] = LSNGetDatum(GetXLogInsertRecPtr());
+	slot->tts_values[COLUMN_DIGEST] = digest_datum(writer, digest);
+	ExecStoreVirtualTuple(slot);
+	return writer->last.seq;
+}
+
+void
+event_writer_end(EventWriter *writer)
+{
+	if (writer->nrows > 0)
+		flush(writer);
+	for (int i = 0; i < writer->nslots; i++)
+		ExecDropSingleTupleTableSlot(writer->slots[i]);
+	MemoryContextDelete(writer->batch_context);
+	CatalogCloseIndexes(writer->indexes);
+	table_close(writer->rel, NoLock);
+	pfree(writer);
+}
+
+/*-------------------------------------------------------------------------
+ * Guards of the table
+ *-------------------------------------------------------------------------
+ */
+
+/* Nobody writes events by hand: a statement trigger. */
+Datum
+event_refuse(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("event_refuse() is a trigger function")));
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("events are written by the gate alone"),
+			 errdetail("Each is the number of a change of a cache.")));
+}
+
+/*
+ * What replication applies must follow what is here: a row trigger that fires
+ * in replicas only.  The first event of a cache may have any number, since a
+ * site may join when older ones are gone; the initial copy of the table comes
+ * in any order, and is looked at when it has ended.
+ */
+Datum
+event_check_applied(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleTableSlot *slot;
+	EventPosition last;
+	EventPosition next;
+	char	   *cache;
+	bool		isnull;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("event_check_applied() is a trigger function")));
+	if (am_tablesync_worker())
+		return PointerGetDatum(trigger->tg_trigtuple);
+	slot = trigger->tg_trigslot;
+	cache = TextDatumGetCString(slot_getattr(slot, COLUMN_CACHE + 1,
+											 &isnull));
+	read_position(slot, &next);
+	PushActiveSnapshot(GetLatestSnapshot());
+	event_read_last(cache, &last);
+	PopActiveSnapshot();
+	if (last.seq != 0 &&
+		(next.seq != last.seq + 1 || next.epoch < last.epoch))
+		ereport(ERROR,
+				(errcode(ERRCODE_NARINFO_BEHIND),
+				 errmsg("event " INT64_FORMAT " cannot follow event "
+						INT64_FORMAT " in cache \"%s\"",
+						next.seq, last.seq, cache),
+				 errdetail("Their epochs are %d and %d.",
+						   next.epoch, last.epoch)));
+	return PointerGetDatum(trigger->tg_trigtuple);
+}

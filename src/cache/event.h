@@ -1,0 +1,64 @@
+/*-------------------------------------------------------------------------
+ *
+ * event.h
+ *	  The event log: one row of narinfo.event for each change of a cache,
+ *	  numbered without a gap.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_CACHE_EVENT_H
+#define NARINFO_CACHE_EVENT_H
+
+#include "postgres.h"
+
+/*
+ * In the order of the enum event_kind of event.sql: keep both in step, and
+ * add new ones at the end.
+ */
+typedef enum EventKind
+{
+	EVENT_PUBLISH,
+	EVENT_REPLACE,
+	EVENT_RETRACT,
+	EVENT_CREATE_CACHE,
+	EVENT_ALTER_CACHE,
+	EVENT_DROP_CACHE,
+	EVENT_TRUST_KEY,
+	EVENT_UNTRUST_KEY
+} EventKind;
+
+#define EVENT_KINDS (EVENT_UNTRUST_KEY + 1)
+
+/* The end of a cache's log. */
+typedef struct EventPosition
+{
+	int64		seq;			/* 0 before the first event */
+	int32		epoch;
+	uint8		digest[16];		/* of the state after it */
+} EventPosition;
+
+/* The last event of a cache, as the active snapshot sees it. */
+extern void event_read_last(const char *cache, EventPosition *position);
+
+/*
+ * Writes events one behind the other.  Their rows go in without triggers, so
+ * neither the guard of the table nor a trigger of the user's fires for them;
+ * what wants to be told uses the cache's hook or LISTEN.
+ */
+typedef struct EventWriter EventWriter;
+
+extern EventWriter *event_writer_begin(const char *cache,
+									   const EventPosition *last);
+
+/*
+ * "hash" and "name" may be NULL.  Both and "digest" must live until the
+ * writer's end.  Takes the next number and returns it.
+ */
+extern int64 event_write(EventWriter *writer, EventKind kind,
+						 const uint8 *hash, const char *name,
+						 const uint8 *digest);
+extern void event_writer_end(EventWriter *writer);
+
+#endif							/* NARINFO_CACHE_EVENT_H */

@@ -1,0 +1,453 @@
+/*-------------------------------------------------------------------------
+ *
+ * gate.c
+ *	  The gate: what happens to a transaction that has changed a cache, once,
+ *	  before it commits.
+ *
+ *	  statement	 ->	 triggers (collect.c)	 ->	 log in memory (change.c)
+ *	  ...
+ *	  COMMIT	 ->	 the last callback that may still raise an error:
+ *						lock the caches, in the order of their names
+ *						fresh snapshot
+ *						net changes: first old row against last new one
+ *						rules (rules.c)
+ *						events, from the last number on (event.c)
+ *						NOTIFY
+ *
+ * This comes after all deferred triggers have fired, those that publish
+ * included, and costs a transaction nothing in the trigger queue.  The lock
+ * is held until the commit is visible, so numbers have no gaps and are in the
+ * order of the commits; a transaction that is idle before its COMMIT has no
+ * lock and stops nobody.
+ *
+ * The snapshot is a fresh one whatever the isolation level: what others have
+ * committed before we got the lock is part of the cache that we change.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "cache/gate.h"
+
+#include "access/xact.h"
+#include "commands/async.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "port/pg_bitutils.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "types/operators.h"
+
+#define CHANNEL "narinfo"		/* of NOTIFY */
+
+static bool notify = true;
+
+/*-------------------------------------------------------------------------
+ * Locks
+ *-------------------------------------------------------------------------
+ */
+
+/*
+ * An advisory lock of a class that pg_advisory_lock() cannot name; 64 bits of
+ * the name's hash.  Two caches that had the same would only wait for each
+ * other.
+ */
+#define LOCK_CLASS 0x4e49
+
+void
+gate_lock_cache(const char *cache)
+{
+	uint64		hash = hash_bytes_xxh3(cache, strlen(cache), 0);
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, LOCK_CLASS);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* The names of the caches in the log, each once, in order. */
+static int
+touched_caches(const char ***names)
+{
+	const Change *changes = change_all();
+	uint64		n = change_count();
+	uint32		last = 0;
+	int			nnames = 0;
+	int			max = 16;
+
+	*names = palloc(sizeof(char *) * max);
+	for (uint64 i = 0; i < n; i++)
+	{
+		const char *name;
+		bool		known = false;
+
+		if (changes[i].cache == last)
+			continue;
+		last = changes[i].cache;
+		/* names are interned: the same pointer is the same cache */
+		name = change_cache_name(last);
+		for (int j = 0; j < nnames && !known; j++)
+			known = (*names)[j] == name;
+		if (known)
+			continue;
+		if (nnames == max)
+		{
+			max *= 2;
+			*names = repalloc(*names, sizeof(char *) * max);
+		}
+		(*names)[nnames++] = name;
+	}
+	qsort(*names, nnames, sizeof(char *), compare_names);
+	return nnames;
+}
+
+/*-------------------------------------------------------------------------
+ * Net changes
+ *-------------------------------------------------------------------------
+ */
+
+/* By cache, then row, then time. */
+static int
+compare_changes(const void *a, const void *b)
+{
+	const Change *one = a;
+	const Change *other = b;
+	int			cmp;
+
+	if (one->cache != other->cache)
+		return one->cache < other->cache ? -1 : 1;
+	if (one->table != other->table)
+		return one->table < other->table ? -1 : 1;
+	cmp = memcmp(one->key, other->key, sizeof(one->key));
+	if (cmp != 0)
+		return cmp;
+	return one->order < other->order ? -1 : one->order > other->order;
+}
+
+static bool
+same_row(const Change *a, const Change *b)
+{
+	return a->cache == b->cache && a->table == b->table &&
+		memcmp(a->key, b->key, sizeof(a->key)) == 0;
+}
+
+/*
+ * All that was done to one row as one change.  False if that is nothing at
+ * all: it came and went.
+ */
+static bool
+net_change(const Change *changes, uint64 n, Change *net)
+{
+	bool		first = true;
+
+	*net = changes[0];
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (changes[i].flags & CHANGE_TOUCH)
+			continue;
+		if (first)
+		{
+			*net = changes[i];
+			first = false;
+			continue;
+		}
+		net->flags &= ~CHANGE_HAS_NEW;
+		net->flags |= changes[i].flags & (CHANGE_HAS_NEW | CHANGE_RECHECK);
+		net->new_digest = changes[i].new_digest;
+	}
+	if (first)
+		return true;			/* touched only */
+	if ((net->flags & CHANGE_HAS_OLD) && (net->flags & CHANGE_HAS_NEW) &&
+		memcmp(&net->old_digest, &net->new_digest, DIGEST_LEN) == 0)
+		net->flags |= CHANGE_TOUCH;
+	return (net->flags & (CHANGE_HAS_OLD | CHANGE_HAS_NEW)) != 0;
+}
+
+/* The log, sorted and with one change a row, in a copy of ours. */
+static Change *
+net_changes(uint64 *count)
+{
+	uint64		n = change_count();
+	Change	   *changes = palloc_extended(sizeof(Change) * (n + 1),
+										  MCXT_ALLOC_HUGE);
+	uint64		kept = 0;
+	uint64		end;
+
+	memcpy(changes, change_all(), sizeof(Change) * n);
+	for (uint64 i = 0; i < n; i++)
+		changes[i].order = (uint32) i;
+	qsort(changes, n, sizeof(Change), compare_changes);
+	for (uint64 i = 0; i < n; i = end)
+	{
+		Change		net;
+
+		for (end = i + 1; end < n && same_row(&changes[i], &changes[end]);)
+			end++;
+		if (net_change(changes + i, end - i, &net))
+			changes[kept++] = net;
+	}
+	*count = kept;
+	return changes;
+}
+
+/*-------------------------------------------------------------------------
+ * Events
+ *-------------------------------------------------------------------------
+ */
+
+static EventKind
+kind_of(const Change *change)
+{
+	const GatedTable *table = &gated_tables[change->table];
+
+	if (!(change->flags & CHANGE_HAS_NEW))
+		return table->removed;
+	return (change->flags & CHANGE_HAS_OLD) ? table->changed : table->added;
+}
+
+static void
+apply_digest(const Change *change, RowDigest *digest)
+{
+	if (change->flags & CHANGE_HAS_OLD)
+		digest_add(digest, &change->old_digest);
+	if (change->flags & CHANGE_HAS_NEW)
+		digest_add(digest, &change->new_digest);
+}
+
+/* Does the cache go?  Then that is all there is to tell. */
+static const Change *
+find_drop(const CacheChanges *cache)
+{
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		const Change *change = &cache->changes[i];
+
+		if (change->table != GATED_CACHE)
+			break;				/* it is the first table */
+		if (!(change->flags & CHANGE_HAS_NEW))
+			return change;
+	}
+	return NULL;
+}
+
+/* Returns the last number, 0 if nothing has changed. */
+static int64
+write_events(const CacheChanges *cache)
+{
+	const Change *drop = find_drop(cache);
+	EventWriter *writer = NULL;
+	EventPosition last;
+	RowDigest	digest;
+	int64		seq = 0;
+
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		const Change *change = &cache->changes[i];
+		const uint8 *hash = NULL;
+
+		if (change->flags & CHANGE_TOUCH)
+			continue;
+		if (writer == NULL)
+		{
+			event_read_last(cache->name, &last);
+			memcpy(digest.bytes, last.digest, DIGEST_LEN);
+			writer = event_writer_begin(cache->name, &last);
+		}
+		apply_digest(change, &digest);
+		if (drop)
+			continue;
+		if (gated_tables[change->table].hash_column)
+			hash = change->key;
+		seq = event_write(writer, kind_of(change), hash,
+						  change_name(change->name), digest.bytes);
+	}
+	if (writer == NULL)
+		return 0;
+	if (drop)
+		seq = event_write(writer, kind_of(drop), NULL, NULL, digest.bytes);
+	event_writer_end(writer);
+	return seq;
+}
+
+static void
+tell(const char *cache, int64 seq)
+{
+	char		payload[CACHE_NAME_MAX + 32];
+
+	if (!notify)
+		return;
+	snprintf(payload, sizeof(payload), "%s " INT64_FORMAT, cache, seq);
+	Async_Notify(CHANNEL, payload);
+}
+
+/*-------------------------------------------------------------------------
+ * The firing
+ *-------------------------------------------------------------------------
+ */
+
+/* "main" is there without its row, which the first write to it makes. */
+static void
+ensure_main(void)
+{
+	const Change *changes = change_all();
+	uint64		n = change_count();
+	CacheInfo	info;
+
+	if (!cache_get(CACHE_MAIN, &info) || !info.implied)
+		return;
+	for (uint64 i = 0; i < n; i++)
+	{
+		if (changes[i].table == GATED_CACHE ||
+			!(changes[i].flags & CHANGE_HAS_NEW) ||
+			strcmp(change_cache_name(changes[i].cache), CACHE_MAIN) != 0)
+			continue;
+		if (SPI_connect() != SPI_OK_CONNECT)
+			elog(ERROR, "could not connect to SPI");
+		cache_ensure_row(CACHE_MAIN);
+		if (SPI_finish() != SPI_OK_FINISH)
+			elog(ERROR, "could not disconnect from SPI");
+		return;
+	}
+}
+
+static void
+pass_cache(Change *changes, uint64 n)
+{
+	CacheChanges cache = {.changes = changes, .n = n};
+	int64		seq;
+
+	cache.name = change_cache_name(changes[0].cache);
+	cache.exists = cache_get(cache.name, &cache.info);
+	rules_check(&cache);
+	seq = write_events(&cache);
+	if (seq > 0)
+		tell(cache.name, seq);
+}
+
+/*
+ * Everything that has been collected so far, in this memory context.
+ */
+static void
+pass_all(void)
+{
+	const char **names;
+	int			nnames = touched_caches(&names);
+	Change	   *changes;
+	uint64		n;
+	uint64		end;
+
+	for (int i = 0; i < nnames; i++)
+		gate_lock_cache(names[i]);
+
+	/* what others told us before they let go of the lock */
+	AcceptInvalidationMessages();
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	ensure_main();
+	PopActiveSnapshot();
+
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	changes = net_changes(&n);
+	change_clear();
+	for (uint64 i = 0; i < n; i = end)
+	{
+		for (end = i + 1; end < n && changes[end].cache == changes[i].cache;)
+			end++;
+		pass_cache(changes + i, end - i);
+	}
+	PopActiveSnapshot();
+}
+
+static void
+pass(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopTransactionContext,
+												  "narinfo gate",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+
+	/*
+	 * A number that somebody has seen must not be given out again after a
+	 * crash, to something else.
+	 */
+	ForceSyncCommit();
+	pass_all();
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+static void
+at_xact_event(XactEvent event, void *arg)
+{
+	(void) arg;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (change_count() > 0)
+				pass();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (change_count() > 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed a cache"),
+						 errdetail("Its events would take their numbers long before it commits.")));
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+			change_forget();
+			break;
+		default:				/* parallel workers change nothing */
+			break;
+	}
+}
+
+static void
+at_subxact_event(SubXactEvent event, SubTransactionId mine,
+				 SubTransactionId parent, void *arg)
+{
+	(void) mine;
+	(void) parent;
+	(void) arg;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		change_subabort(GetCurrentTransactionNestLevel());
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+		change_subcommit(GetCurrentTransactionNestLevel());
+}
+
+void
+gate_touch(const char *cache, const uint8 hash[STORE_HASH_LEN])
+{
+	Change		change = {0};
+
+	change.table = GATED_VALID_PATH;
+	change.flags = CHANGE_TOUCH;
+	change.cache = change_cache(cache, strlen(cache));
+	memcpy(change.key, hash, STORE_HASH_LEN);
+	*change_append() = change;
+}
+
+void
+gate_init(void)
+{
+	DefineCustomBoolVariable("pg_narinfo.notify",
+							 "Whether each change of a cache is told by NOTIFY.",
+							 "On channel narinfo: the cache and the number of "
+							 "its last event.",
+							 &notify, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	RegisterXactCallback(at_xact_event, NULL);
+	RegisterSubXactCallback(at_subxact_event, NULL);
+}

@@ -1,0 +1,75 @@
+/*-------------------------------------------------------------------------
+ *
+ * gate.h
+ *	  The gate that every change of a cache passes: see gate.c.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_CACHE_GATE_H
+#define NARINFO_CACHE_GATE_H
+
+#include "postgres.h"
+
+#include "cache/cache.h"
+#include "cache/change.h"
+
+/* Callbacks at the end of transactions; called once by _PG_init. */
+extern void gate_init(void);
+
+/*
+ * Takes the lock of a cache until the end of the transaction: whoever has it
+ * sees the cache as it is and stays until the next number is taken.  To be
+ * taken in the order of the names, or not while another is held.
+ */
+extern void gate_lock_cache(const char *cache);
+
+/* Notes that a path was published as it is: at the end it is "touched". */
+extern void gate_touch(const char *cache, const uint8 hash[STORE_HASH_LEN]);
+
+/*
+ * ---- what the rules look at (rules.c) ----
+ *
+ * All net changes of one cache: sorted by table and key, one a row.
+ */
+typedef struct CacheChanges
+{
+	const char *name;
+	CacheInfo	info;			/* as it will be */
+	bool		exists;			/* it will; else "info" is empty */
+	Change	   *changes;
+	uint64		n;
+} CacheChanges;
+
+/* Raises an error when the cache would not be as it has to be. */
+extern void rules_check(const CacheChanges *cache);
+
+/*
+ * ---- closures (closure.c) ----
+ *
+ * The references of paths are looked up once each.
+ */
+typedef struct ClosureCheck ClosureCheck;
+
+extern ClosureCheck *closure_begin(const char *cache, ValidPathScan *scan,
+								   uint64 npaths);
+
+/* This path is valid: it need not be looked up. */
+extern void closure_add(ClosureCheck *check, const uint8 *hash);
+
+/* Raises ERRCODE_NARINFO_DANGLING if a reference of it is not valid. */
+extern void closure_check(ClosureCheck *check, const struct varlena *info);
+extern void closure_end(ClosureCheck *check);
+
+/* The same for every path of a cache. */
+extern void closure_check_all(const char *cache);
+
+/*
+ * Raises ERRCODE_NARINFO_DANGLING if a valid path refers to one of these,
+ * which are not valid any more; "removed" is sorted.
+ */
+extern void closure_check_removed(const char *cache, const Change *removed,
+								  uint64 n);
+
+#endif							/* NARINFO_CACHE_GATE_H */

@@ -1,0 +1,193 @@
+--
+-- The gate that every change of a cache passes, and the events it leaves.
+--
+CREATE TYPE event_kind AS ENUM ('publish', 'replace', 'retract',
+	'create_cache', 'alter_cache', 'drop_cache', 'trust_key', 'untrust_key');
+
+COMMENT ON TYPE event_kind IS
+'what an event did to its cache: publish, replace and retract are about a path, the others about the cache itself and its keys';
+
+CREATE TABLE event (
+	cache text COLLATE "C" NOT NULL,
+	seq bigint NOT NULL,
+	epoch integer NOT NULL,
+	at timestamptz NOT NULL,
+	kind event_kind NOT NULL,
+	hash store_hash,
+	name text,
+	lsn pg_lsn NOT NULL,
+	digest bytea NOT NULL,
+	PRIMARY KEY (cache, seq),
+	CONSTRAINT event_seq_valid CHECK (seq > 0),
+	CONSTRAINT event_digest_valid CHECK (octet_length(digest) = 16)
+);
+
+COMMENT ON TABLE event IS
+'every change of every cache, numbered without a gap in the order of the commits; written by the gate alone';
+COMMENT ON COLUMN event.cache IS 'name of the cache';
+COMMENT ON COLUMN event.seq IS 'number of the event in its cache, 1 for the first';
+COMMENT ON COLUMN event.epoch IS
+'grows whenever another server begins to publish';
+COMMENT ON COLUMN event.at IS 'when it was written, just before its commit';
+COMMENT ON COLUMN event.kind IS 'what happened';
+COMMENT ON COLUMN event.hash IS 'the path that it is about, if it is about one';
+COMMENT ON COLUMN event.name IS 'the key that it is about, if it is about one';
+COMMENT ON COLUMN event.lsn IS
+'position in the write-ahead log when it was written: a server that has all up to the lsn of event n + 1 has event n';
+COMMENT ON COLUMN event.digest IS
+'digest of all that is in the cache after this event, see cache_digest()';
+
+CREATE FUNCTION event_refuse() RETURNS trigger
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON FUNCTION event_refuse() IS
+'trigger that lets nobody write events by hand';
+
+CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON event
+	FOR EACH STATEMENT EXECUTE FUNCTION event_refuse();
+
+CREATE FUNCTION event_check_applied() RETURNS trigger
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON FUNCTION event_check_applied() IS
+'trigger that stops replication at a gap in the numbers';
+
+CREATE TRIGGER check_applied BEFORE INSERT ON event
+	FOR EACH ROW EXECUTE FUNCTION event_check_applied();
+
+ALTER TABLE event ENABLE REPLICA TRIGGER check_applied;
+
+-- The gated tables; their canonical columns stand in src/cache/row.c.
+CREATE FUNCTION gate_collect() RETURNS trigger
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON FUNCTION gate_collect() IS
+'trigger that keeps what a statement changed for the gate';
+
+CREATE FUNCTION gate_refuse_truncate() RETURNS trigger
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON FUNCTION gate_refuse_truncate() IS
+'trigger that refuses TRUNCATE, which would leave no events';
+
+DO $$
+DECLARE
+	gated text;
+BEGIN
+	FOREACH gated IN ARRAY ARRAY['valid_path', 'cache']
+	LOOP
+		EXECUTE format('CREATE TRIGGER gate_insert AFTER INSERT ON %I
+			REFERENCING NEW TABLE AS new_rows
+			FOR EACH STATEMENT EXECUTE FUNCTION gate_collect()', gated);
+		EXECUTE format('CREATE TRIGGER gate_update AFTER UPDATE ON %I
+			REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+			FOR EACH STATEMENT EXECUTE FUNCTION gate_collect()', gated);
+		EXECUTE format('CREATE TRIGGER gate_delete AFTER DELETE ON %I
+			REFERENCING OLD TABLE AS old_rows
+			FOR EACH STATEMENT EXECUTE FUNCTION gate_collect()', gated);
+		EXECUTE format('CREATE TRIGGER gate_truncate BEFORE TRUNCATE ON %I
+			FOR EACH STATEMENT EXECUTE FUNCTION gate_refuse_truncate()',
+			gated);
+	END LOOP;
+END
+$$;
+
+-- Digests
+CREATE FUNCTION row_digest(record) RETURNS bytea
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION row_digest(record) IS
+'16 bytes: XXH3-128 of the canonical bytes of a row of cache or valid_path';
+
+CREATE FUNCTION digest_xor(bytea, bytea) RETURNS bytea
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION digest_xor(bytea, bytea) IS
+'the XOR of two digests';
+
+CREATE AGGREGATE sum_digest (bytea) (
+	SFUNC = digest_xor,
+	STYPE = bytea,
+	COMBINEFUNC = digest_xor,
+	PARALLEL = safe
+);
+
+COMMENT ON AGGREGATE sum_digest(bytea) IS
+'the XOR of digests: the same in any order';
+
+CREATE FUNCTION cache_digest(cache text DEFAULT default_cache()) RETURNS bytea
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT coalesce(sum_digest(d), '\x00000000000000000000000000000000')
+	FROM (
+		SELECT row_digest(v) AS d FROM valid_path AS v
+			WHERE v.cache = cache_digest.cache
+		UNION ALL
+		SELECT row_digest(c) FROM cache AS c WHERE c.name = cache_digest.cache
+	) AS rows;
+END;
+
+COMMENT ON FUNCTION cache_digest(text) IS
+'digest of all that is in a cache, computed from its rows; equal to that of its last event, and on every site that has this event';
+
+-- Publishing
+CREATE FUNCTION publish(info narinfo, cache text DEFAULT default_cache())
+	RETURNS boolean
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION publish(narinfo, text) IS
+'makes a path valid in a cache, or gives it this narinfo; whether that changed anything';
+
+CREATE FUNCTION publish_many(infos narinfo[],
+		cache text DEFAULT default_cache())
+	RETURNS bigint
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION publish_many(narinfo[], text) IS
+'publishes narinfos, in whatever order they come; how many paths it changed';
+
+CREATE FUNCTION last_event(cache text DEFAULT default_cache()) RETURNS bigint
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT coalesce((SELECT e.seq FROM event AS e
+		WHERE e.cache = last_event.cache
+		ORDER BY e.cache DESC, e.seq DESC LIMIT 1), 0);
+END;
+
+COMMENT ON FUNCTION last_event(text) IS
+'number of the last event of a cache, 0 before the first';
+
+CREATE FUNCTION changes(after bigint, max_rows integer DEFAULT 1000,
+		cache text DEFAULT default_cache())
+	RETURNS TABLE (seq bigint, at timestamptz, kind event_kind,
+		hash store_hash, name text, info narinfo)
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+	ROWS 1000
+BEGIN ATOMIC
+	SELECT e.seq, e.at, e.kind, e.hash, e.name, v.info
+	FROM (SELECT * FROM event AS f
+			WHERE f.cache = changes.cache AND f.seq > changes.after
+			ORDER BY f.cache, f.seq LIMIT changes.max_rows) AS e
+		LEFT JOIN valid_path AS v
+			ON v.cache = e.cache AND v.hash = e.hash
+				AND e.kind IN ('publish', 'replace')
+	ORDER BY e.seq;
+END;
+
+COMMENT ON FUNCTION changes(bigint, integer, text) IS
+'the events of a cache behind a number, with the narinfo that each path has now: NULL where it is not valid any more, as a later event tells';
+
+REVOKE ALL ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
+	FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('event', '');

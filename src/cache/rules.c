@@ -1,0 +1,192 @@
+/*-------------------------------------------------------------------------
+ *
+ * rules.c
+ *	  What has to be true of a cache when a transaction commits.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "cache/gate.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "cache/errors.h"
+#include "types/types.h"
+
+/* Rows after which their memory is given back. */
+#define RESET_AFTER 64
+
+static bool
+is_published(const Change *change)
+{
+	return change->table == GATED_VALID_PATH &&
+		!(change->flags & CHANGE_TOUCH) && (change->flags & CHANGE_HAS_NEW);
+}
+
+static bool
+is_removed(const Change *change)
+{
+	return change->table == GATED_VALID_PATH &&
+		!(change->flags & (CHANGE_TOUCH | CHANGE_HAS_NEW));
+}
+
+/*-------------------------------------------------------------------------
+ * What is published
+ *-------------------------------------------------------------------------
+ */
+
+static void
+check_store_dir(const CacheChanges *cache, const struct varlena *info)
+{
+	Span		dir = span_of(cache->info.store_dir,
+							  strlen(cache->info.store_dir));
+	PackedRefs	refs;
+	StorePath	path;
+
+	if (!packed_open(NARINFO_PACKED(info), NARINFO_PACKED_LEN(info), &refs,
+					 &path))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("damaged narinfo")));
+	if (!span_equal(path.dir, dir))
+		ereport(ERROR,
+				(errcode(ERRCODE_NARINFO_REFUSED),
+				 errmsg("store directory %.*s is not that of cache \"%s\", %s",
+						(int) path.dir.len, path.dir.data, cache->name,
+						cache->info.store_dir)));
+}
+
+static void
+check_published(const CacheChanges *cache, uint64 npublished)
+{
+	ValidPathScan *scan = valid_path_begin();
+	ClosureCheck *closure = NULL;
+	ValidPathScan *references = NULL;
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
+													  "narinfo published row",
+													  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old;
+	uint64		done = 0;
+
+	if (cache->info.require_closure)
+	{
+		/* one of its own: finding ends the life of what was found before */
+		references = valid_path_begin();
+		closure = closure_begin(cache->name, references, npublished);
+		for (uint64 i = 0; i < cache->n; i++)
+		{
+			if (is_published(&cache->changes[i]))
+				closure_add(closure, cache->changes[i].key);
+		}
+	}
+
+	old = MemoryContextSwitchTo(row_context);
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		struct varlena *info;
+
+		if (!is_published(&cache->changes[i]))
+			continue;
+		info = valid_path_find(scan, cache->name, cache->changes[i].key);
+		if (info == NULL)
+			elog(ERROR, "a published path is not there");
+		check_store_dir(cache, info);
+		if (closure)
+			closure_check(closure, info);
+		if (++done % RESET_AFTER == 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextReset(row_context);
+		}
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(row_context);
+
+	if (closure)
+	{
+		closure_end(closure);
+		valid_path_end(references);
+	}
+	valid_path_end(scan);
+}
+
+/*-------------------------------------------------------------------------
+ * What is removed
+ *-------------------------------------------------------------------------
+ */
+
+static void
+check_removed(const CacheChanges *cache, uint64 nremoved)
+{
+	Change	   *removed = palloc_extended(sizeof(Change) * nremoved,
+										  MCXT_ALLOC_HUGE);
+	uint64		n = 0;
+
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		if (is_removed(&cache->changes[i]))
+			removed[n++] = cache->changes[i];
+	}
+	closure_check_removed(cache->name, removed, n);
+	pfree(removed);
+}
+
+/*-------------------------------------------------------------------------
+ * The cache itself
+ *-------------------------------------------------------------------------
+ */
+
+static void
+check_store_dir_of_first(const CacheChanges *cache)
+{
+	struct varlena *info = valid_path_first(cache->name);
+
+	if (info != NULL)
+		check_store_dir(cache, info);
+}
+
+static void
+check_cache_row(const CacheChanges *cache, const Change *change)
+{
+	if (change->table != GATED_CACHE)
+		return;
+	if (!(change->flags & CHANGE_HAS_NEW))
+	{
+		if (valid_path_first(cache->name) != NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cache \"%s\" still has valid paths",
+							cache->name),
+					 errhint("narinfo.drop_cache() removes them too.")));
+		return;
+	}
+	/* all are of the same directory, so one tells */
+	check_store_dir_of_first(cache);
+	if ((change->flags & CHANGE_RECHECK) && cache->info.require_closure)
+		closure_check_all(cache->name);
+}
+
+void
+rules_check(const CacheChanges *cache)
+{
+	uint64		npublished = 0;
+	uint64		nremoved = 0;
+
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		npublished += is_published(&cache->changes[i]);
+		nremoved += is_removed(&cache->changes[i]);
+		check_cache_row(cache, &cache->changes[i]);
+	}
+	if (npublished > 0 && !cache->exists)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("cache \"%s\" does not exist", cache->name),
+				 errhint("narinfo.create_cache() makes one.")));
+	if (npublished > 0)
+		check_published(cache, npublished);
+	if (nremoved > 0 && cache->exists && cache->info.require_closure)
+		check_removed(cache, nremoved);
+}
