@@ -45,7 +45,11 @@ PG_FUNCTION_INFO_V1(default_cache);
 #define COLUMN_WANT_MASS_QUERY	4
 #define COLUMN_VISIBILITY		5
 #define COLUMN_REQUIRE_CLOSURE	6
-#define NCOLUMNS				6
+#define COLUMN_MIN_SIGNATURES	7
+#define COLUMN_ON_DIVERGENCE	8
+#define NCOLUMNS				8	/* those that are never NULL */
+#define COLUMN_FILTER			9
+#define COLUMN_HOOK				10
 
 char	   *cache_default_name;
 
@@ -60,6 +64,13 @@ static const char *const reserved_names[] = {
 	"api", "changes", "debuginfo", "health", "log", "metrics", "nar",
 	"nix-cache-info", "realisations"
 };
+
+/* One row; its name is the key. */
+typedef struct KnownCache
+{
+	CacheInfo	info;
+	CachePolicies policies;
+} KnownCache;
 
 static HTAB *known;				/* by name; in known_context */
 static MemoryContext known_context;
@@ -162,12 +173,54 @@ forget_known(Datum arg, Oid relid)
 }
 
 static void
+copy_label(Oid value, char label[NAMEDATALEN])
+{
+	HeapTuple	tuple = SearchSysCache1(ENUMOID, ObjectIdGetDatum(value));
+
+	label[0] = '\0';
+	if (!HeapTupleIsValid(tuple))
+		return;
+	strlcpy(label, NameStr(((Form_pg_enum) GETSTRUCT(tuple))->enumlabel),
+			NAMEDATALEN);
+	ReleaseSysCache(tuple);
+}
+
+static void
+copy_function(TupleTableSlot *slot, int column,
+			  char function[CACHE_FUNCTION_MAX + 1])
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, column, &isnull);
+
+	function[0] = '\0';
+	if (!isnull)
+		strlcpy(function, TextDatumGetCString(value), CACHE_FUNCTION_MAX + 1);
+}
+
+static void
+read_policies(TupleTableSlot *slot, const Datum *values,
+			  CachePolicies *policies)
+{
+	char		label[NAMEDATALEN];
+
+	policies->min_signatures = DatumGetInt32(values[COLUMN_MIN_SIGNATURES]);
+	copy_label(DatumGetObjectId(values[COLUMN_ON_DIVERGENCE]), label);
+	policies->on_divergence =
+		strcmp(label, "keep") == 0 ? DIVERGENCE_KEEP :
+		strcmp(label, "replace") == 0 ? DIVERGENCE_REPLACE :
+		DIVERGENCE_REFUSE;
+	copy_function(slot, COLUMN_FILTER, policies->filter);
+	copy_function(slot, COLUMN_HOOK, policies->hook);
+}
+
+static void
 read_row(TupleTableSlot *slot)
 {
 	Datum		values[NCOLUMNS + 1];
 	char	   *name;
+	KnownCache *cache;
 	CacheInfo  *info;
-	HeapTuple	label;
+	char		label[NAMEDATALEN];
 
 	for (int i = 1; i <= NCOLUMNS; i++)
 	{
@@ -180,7 +233,9 @@ read_row(TupleTableSlot *slot)
 	name = TextDatumGetCString(values[COLUMN_NAME]);
 	if (strlen(name) > CACHE_NAME_MAX)
 		return;
-	info = hash_search(known, name, HASH_ENTER, NULL);
+	cache = hash_search(known, name, HASH_ENTER, NULL);
+	read_policies(slot, values, &cache->policies);
+	info = &cache->info;
 	info->number = ++last_number;
 	strlcpy(info->store_dir, TextDatumGetCString(values[COLUMN_STORE_DIR]),
 			sizeof(info->store_dir));
@@ -190,15 +245,8 @@ read_row(TupleTableSlot *slot)
 	info->implied = false;
 
 	/* what is not surely public is private */
-	info->is_private = true;
-	label = SearchSysCache1(ENUMOID, values[COLUMN_VISIBILITY]);
-	if (HeapTupleIsValid(label))
-	{
-		Form_pg_enum form = (Form_pg_enum) GETSTRUCT(label);
-
-		info->is_private = strcmp(NameStr(form->enumlabel), "public") != 0;
-		ReleaseSysCache(label);
-	}
+	copy_label(DatumGetObjectId(values[COLUMN_VISIBILITY]), label);
+	info->is_private = strcmp(label, "public") != 0;
 }
 
 static void
@@ -219,7 +267,7 @@ start_known(void)
 											  "narinfo caches",
 											  ALLOCSET_SMALL_SIZES);
 	control.keysize = CACHE_NAME_MAX + 1;
-	control.entrysize = sizeof(CacheInfo);
+	control.entrysize = sizeof(KnownCache);
 	control.hcxt = known_context;
 	known = hash_create("narinfo caches", 16, &control,
 						HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
@@ -269,23 +317,42 @@ read_rows(Oid relid)
 	table_close(rel, AccessShareLock);
 }
 
+static const KnownCache *
+find_known(const char *name)
+{
+	const CacheCatalog *catalog = cache_catalog();
+
+	if (catalog == NULL || strlen(name) > CACHE_NAME_MAX)
+		return NULL;
+	if (!known_valid || known_rel != catalog->cache_rel)
+		read_rows(catalog->cache_rel);
+	return hash_search(known, name, HASH_FIND, NULL);
+}
+
 bool
 cache_get(const char *name, CacheInfo *info)
 {
-	const CacheCatalog *catalog = cache_catalog();
-	const CacheInfo *found;
+	const KnownCache *found = find_known(name);
 
-	if (catalog == NULL || strlen(name) > CACHE_NAME_MAX)
+	if (found)
+		*info = found->info;
+	else if (strcmp(name, CACHE_MAIN) == 0 && cache_catalog())
+		*info = implied_main;
+	else
 		return false;
-	if (!known_valid || known_rel != catalog->cache_rel)
-		read_rows(catalog->cache_rel);
-	found = hash_search(known, name, HASH_FIND, NULL);
-	if (found == NULL && strcmp(name, CACHE_MAIN) == 0)
-		found = &implied_main;
-	if (found == NULL)
-		return false;
-	*info = *found;
 	return true;
+}
+
+bool
+cache_get_policies(const char *name, CachePolicies *policies)
+{
+	const KnownCache *found = find_known(name);
+
+	if (found)
+		*policies = found->policies;
+	else
+		memset(policies, 0, sizeof(CachePolicies));
+	return found != NULL || strcmp(name, CACHE_MAIN) == 0;
 }
 
 void

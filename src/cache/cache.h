@@ -30,6 +30,25 @@ typedef struct CacheInfo
 	bool		implied;		/* main, without its row */
 } CacheInfo;
 
+/* In the order of the enum divergence_action. */
+typedef enum DivergenceAction
+{
+	DIVERGENCE_REFUSE,
+	DIVERGENCE_KEEP,
+	DIVERGENCE_REPLACE
+} DivergenceAction;
+
+#define CACHE_FUNCTION_MAX 255	/* bytes */
+
+/* What the gate asks of what enters. */
+typedef struct CachePolicies
+{
+	int32		min_signatures;
+	DivergenceAction on_divergence;
+	char		filter[CACHE_FUNCTION_MAX + 1]; /* "": none */
+	char		hook[CACHE_FUNCTION_MAX + 1];
+} CachePolicies;
+
 /*
  * OIDs of what the extension made in this database, looked up by name in
  * schema narinfo and remembered until one of them changes.
@@ -69,6 +88,9 @@ extern bool cache_get(const char *name, CacheInfo *info);
 
 /* The same, or an error that names the cache (ERRCODE_UNDEFINED_OBJECT). */
 extern void cache_require(const char *name, CacheInfo *info);
+
+/* The policies of a cache; false if there is no such cache. */
+extern bool cache_get_policies(const char *name, CachePolicies *policies);
 
 /* The text of its nix-cache-info, palloc'd. */
 extern char *cache_nix_cache_info(const CacheInfo *info);

@@ -9,6 +9,11 @@ CREATE TYPE visibility AS ENUM ('public', 'private');
 COMMENT ON TYPE visibility IS
 'who may read a cache: everybody, or the holders of a token';
 
+CREATE TYPE divergence_action AS ENUM ('refuse', 'keep', 'replace');
+
+COMMENT ON TYPE divergence_action IS
+'what a cache does with a narinfo of a path that is valid with another NarHash';
+
 CREATE FUNCTION is_cache_name(text) RETURNS boolean
 	AS 'MODULE_PATHNAME'
 	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -30,9 +35,16 @@ CREATE TABLE cache (
 	want_mass_query boolean NOT NULL DEFAULT true,
 	visibility visibility NOT NULL DEFAULT 'public',
 	require_closure boolean NOT NULL DEFAULT true,
+	min_signatures integer NOT NULL DEFAULT 0,
+	on_divergence divergence_action NOT NULL DEFAULT 'refuse',
+	filter text,
+	hook text,
 	CONSTRAINT cache_name_valid CHECK (is_cache_name(name)),
 	CONSTRAINT cache_store_dir_valid CHECK (is_store_dir(store_dir)),
-	CONSTRAINT cache_priority_valid CHECK (priority >= 0)
+	CONSTRAINT cache_priority_valid CHECK (priority >= 0),
+	CONSTRAINT cache_min_signatures_valid CHECK (min_signatures >= 0),
+	CONSTRAINT cache_filter_valid CHECK (octet_length(filter) BETWEEN 1 AND 255),
+	CONSTRAINT cache_hook_valid CHECK (octet_length(hook) BETWEEN 1 AND 255)
 );
 
 COMMENT ON TABLE cache IS
@@ -49,6 +61,14 @@ COMMENT ON COLUMN cache.visibility IS
 'who may read it';
 COMMENT ON COLUMN cache.require_closure IS
 'whether a path may be valid only while all its references are';
+COMMENT ON COLUMN cache.min_signatures IS
+'how many of the trusted keys must have signed what is published';
+COMMENT ON COLUMN cache.on_divergence IS
+'what to do with another NarHash of a valid path: refuse it, keep the first, or replace it';
+COMMENT ON COLUMN cache.filter IS
+'name of a function (narinfo, text) that returns whether a narinfo may enter this cache';
+COMMENT ON COLUMN cache.hook IS
+'name of a function (text, bigint, bigint) that is called with the cache and the first and last number of the events of a transaction, before it commits';
 
 -- No foreign key to cache, no edge table: see the design of the gate.
 CREATE TABLE valid_path (

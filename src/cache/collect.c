@@ -31,6 +31,7 @@
 #include "cache/change.h"
 #include "cache/errors.h"
 #include "cache/gate.h"
+#include "cache/policy.h"
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(gate_collect);
@@ -176,24 +177,25 @@ same_key(const Change *a, const Change *b)
 		memcmp(a->key, b->key, sizeof(a->key)) == 0;
 }
 
-static Datum
-nar_hash_of(Collecting *collecting, TupleTableSlot *slot)
+/*
+ * Another NarHash of a path that is valid: as the cache wants it.  To keep the
+ * first is nothing that a trigger could do for the statement.
+ */
+static void
+check_nar_hash(Collecting *collecting, const Change *change)
 {
-	return DirectFunctionCall1(narinfo_nar_hash,
-							   get_value(slot,
-										 collecting->reader.info_number));
-}
+	AttrNumber	number = collecting->reader.info_number;
+	const char *cache = change_cache_name(change->cache);
+	Datum		old_info = get_value(collecting->old_rows.slot, number);
+	Datum		new_info = get_value(collecting->new_rows.slot, number);
+	struct varlena *old = PG_DETOAST_DATUM_PACKED(old_info);
+	struct varlena *new = PG_DETOAST_DATUM_PACKED(new_info);
 
-static bool
-same_nar_hash(Collecting *collecting)
-{
-	struct varlena *a = (struct varlena *)
-	DatumGetPointer(nar_hash_of(collecting, collecting->old_rows.slot));
-	struct varlena *b = (struct varlena *)
-	DatumGetPointer(nar_hash_of(collecting, collecting->new_rows.slot));
-
-	return VARSIZE_ANY(a) == VARSIZE_ANY(b) &&
-		memcmp(a, b, VARSIZE_ANY(a)) == 0;
+	if (!same_nar_hash(old, new) && !divergence_decide(cache, old, new))
+		ereport(ERROR,
+				(errcode(ERRCODE_NARINFO_DIVERGENT),
+				 errmsg("cache \"%s\" keeps the first NarHash of a path",
+						cache)));
 }
 
 static bool
@@ -219,11 +221,8 @@ check_update(Collecting *collecting, Change *change)
 				 errmsg("the key of a row in narinfo.%s cannot be changed",
 						collecting->trigger_table),
 				 errhint("Delete the row and insert another one.")));
-	if (collecting->table == GATED_VALID_PATH && !same_nar_hash(collecting))
-		ereport(ERROR,
-				(errcode(ERRCODE_NARINFO_DIVERGENT),
-				 errmsg("path is valid in cache \"%s\" with another NarHash",
-						change_cache_name(change->cache))));
+	if (collecting->table == GATED_VALID_PATH)
+		check_nar_hash(collecting, change);
 	if (collecting->table == GATED_CACHE && !requires_closure(old_slot) &&
 		requires_closure(collecting->new_rows.slot))
 		change->flags |= CHANGE_RECHECK;

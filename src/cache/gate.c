@@ -12,7 +12,8 @@
  *						net changes: first old row against last new one
  *						rules (rules.c)
  *						events, from the last number on (event.c)
- *						NOTIFY
+ *						NOTIFY, the caches' hooks
+ *						the same again for what a hook has published
  *
  * This comes after all deferred triggers have fired, those that publish
  * included, and costs a transaction nothing in the trigger queue.  The lock
@@ -30,22 +31,38 @@
 #include "cache/gate.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "commands/async.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "port/pg_bitutils.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 
+#include "cache/policy.h"
 #include "types/operators.h"
 
 #define CHANNEL "narinfo"		/* of NOTIFY */
 
+/* Transactions whose hooks publish without an end are stopped. */
+#define ROUNDS_MAX 16
+
 static bool notify = true;
+
+/* A cache that was passed, and the events that this left. */
+typedef struct Passed
+{
+	const char *cache;
+	int64		first;
+	int64		last;			/* 0: none */
+} Passed;
 
 /*-------------------------------------------------------------------------
  * Locks
@@ -241,15 +258,14 @@ find_drop(const CacheChanges *cache)
 	return NULL;
 }
 
-/* Returns the last number, 0 if nothing has changed. */
-static int64
-write_events(const CacheChanges *cache)
+/* Tells the numbers that it gave, from first to last. */
+static void
+write_events(const CacheChanges *cache, Passed *passed)
 {
 	const Change *drop = find_drop(cache);
 	EventWriter *writer = NULL;
 	EventPosition last;
 	RowDigest	digest;
-	int64		seq = 0;
 
 	for (uint64 i = 0; i < cache->n; i++)
 	{
@@ -269,15 +285,16 @@ write_events(const CacheChanges *cache)
 			continue;
 		if (gated_tables[change->table].hash_column)
 			hash = change->key;
-		seq = event_write(writer, kind_of(change), hash,
-						  change_name(change->name), digest.bytes);
+		passed->last = event_write(writer, kind_of(change), hash,
+								   change_name(change->name), digest.bytes);
 	}
 	if (writer == NULL)
-		return 0;
+		return;
 	if (drop)
-		seq = event_write(writer, kind_of(drop), NULL, NULL, digest.bytes);
+		passed->last = event_write(writer, kind_of(drop), NULL, NULL,
+								   digest.bytes);
 	event_writer_end(writer);
-	return seq;
+	passed->first = last.seq + 1;
 }
 
 static void
@@ -321,18 +338,90 @@ ensure_main(void)
 	}
 }
 
+/*
+ * Paths that were published as they are: at this time.  Rows of a cache are
+ * written under its lock, so nobody waits for them; the snapshot is ours, so
+ * no isolation level sees a conflict in them.
+ */
 static void
-pass_cache(Change *changes, uint64 n)
+write_touched(const CacheChanges *cache)
+{
+	const CacheCatalog *catalog = cache_catalog();
+	Oid			types[] = {TEXTOID, catalog->store_hash_array_type};
+	Datum		values[2];
+	Datum	   *hashes = palloc_extended(sizeof(Datum) * cache->n,
+										 MCXT_ALLOC_HUGE);
+	int			n = 0;
+	SPIPlanPtr	plan;
+	CacheUser	user;
+
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		if (cache->changes[i].table == GATED_VALID_PATH &&
+			(cache->changes[i].flags & CHANGE_TOUCH))
+			hashes[n++] = PointerGetDatum(cache->changes[i].key);
+	}
+	if (n == 0)
+		return;
+	values[0] = CStringGetTextDatum(cache->name);
+	values[1] = PointerGetDatum(construct_array(hashes, n,
+												catalog->store_hash_type,
+												STORE_HASH_LEN, false,
+												TYPALIGN_CHAR));
+	user = cache_become_owner();
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	plan = SPI_prepare("INSERT INTO narinfo.touched (cache, hash, at) "
+					   "SELECT $1, h, pg_catalog.clock_timestamp() "
+					   "FROM pg_catalog.unnest($2) AS h "
+					   "ON CONFLICT (cache, hash) DO UPDATE SET at = excluded.at",
+					   lengthof(types), types);
+	if (plan == NULL ||
+		SPI_execute_snapshot(plan, values, NULL, GetActiveSnapshot(),
+							 InvalidSnapshot, false, false,
+							 0) != SPI_OK_INSERT)
+		elog(ERROR, "could not insert into narinfo.touched");
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not disconnect from SPI");
+	cache_become_user(user);
+}
+
+static void
+pass_cache(Change *changes, uint64 n, Passed *passed)
 {
 	CacheChanges cache = {.changes = changes, .n = n};
-	int64		seq;
 
 	cache.name = change_cache_name(changes[0].cache);
 	cache.exists = cache_get(cache.name, &cache.info);
 	rules_check(&cache);
-	seq = write_events(&cache);
-	if (seq > 0)
-		tell(cache.name, seq);
+	passed->cache = cache.name;
+	passed->last = 0;
+	write_events(&cache, passed);
+	write_touched(&cache);
+	if (passed->last > 0)
+		tell(cache.name, passed->last);
+}
+
+/*
+ * The hooks of the caches that were passed.  What their statements defer has
+ * to fire here: the transaction's own turn for that is over.
+ */
+static void
+call_hooks(const Passed *passed, int n)
+{
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < n; i++)
+	{
+		if (passed[i].last > 0)
+			policy_call_hook(passed[i].cache, passed[i].first,
+							 passed[i].last);
+	}
+	PopActiveSnapshot();
+	do
+	{
+		AfterTriggerFireDeferred();
+	} while (PreCommit_Portals(false));
 }
 
 /*
@@ -343,6 +432,8 @@ pass_all(void)
 {
 	const char **names;
 	int			nnames = touched_caches(&names);
+	Passed	   *passed = palloc(sizeof(Passed) * (nnames + 1));
+	int			npassed = 0;
 	Change	   *changes;
 	uint64		n;
 	uint64		end;
@@ -365,9 +456,11 @@ pass_all(void)
 	{
 		for (end = i + 1; end < n && changes[end].cache == changes[i].cache;)
 			end++;
-		pass_cache(changes + i, end - i);
+		pass_cache(changes + i, end - i, &passed[npassed++]);
 	}
+	divergence_write_waiting();
 	PopActiveSnapshot();
+	call_hooks(passed, npassed);
 }
 
 static void
@@ -383,7 +476,15 @@ pass(void)
 	 * crash, to something else.
 	 */
 	ForceSyncCommit();
-	pass_all();
+	for (int round = 1; change_count() > 0; round++)
+	{
+		if (round > ROUNDS_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("hooks of caches have published %d times in one transaction",
+							ROUNDS_MAX)));
+		pass_all();
+	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(context);
 }
@@ -409,6 +510,7 @@ at_xact_event(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			change_forget();
+			divergence_end(event != XACT_EVENT_ABORT);
 			break;
 		default:				/* parallel workers change nothing */
 			break;
@@ -448,6 +550,7 @@ gate_init(void)
 							 "On channel narinfo: the cache and the number of "
 							 "its last event.",
 							 &notify, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	divergence_init();
 	RegisterXactCallback(at_xact_event, NULL);
 	RegisterSubXactCallback(at_subxact_event, NULL);
 }

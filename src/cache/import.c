@@ -101,6 +101,7 @@ prepare_plans(Import *import)
 				"SELECT $1, t.hash, t.info "
 				"FROM ROWS FROM (pg_catalog.unnest($2), "
 				"pg_catalog.unnest($3)) AS t (hash, info) "
+				"ORDER BY t.hash USING OPERATOR(narinfo.<) "
 				"ON CONFLICT DO NOTHING",
 				lengthof(insert_types), insert_types);
 	import->error_plan = transfer_prepare(

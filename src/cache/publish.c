@@ -26,6 +26,7 @@
 #include "utils/snapmgr.h"
 
 #include "cache/gate.h"
+#include "cache/policy.h"
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(publish);
@@ -134,6 +135,21 @@ same_info(const struct varlena *a, const struct varlena *b)
 											PointerGetDatum(b)));
 }
 
+/* Does the cache keep what it has?  Then another NarHash is noted. */
+static bool
+is_kept(Publishing *publishing, const struct varlena *there,
+		const struct varlena *offered)
+{
+	CachePolicies policies;
+
+	if (!cache_get_policies(publishing->cache, &policies) ||
+		policies.on_divergence != DIVERGENCE_KEEP ||
+		same_nar_hash(there, offered))
+		return false;
+	divergence_note(publishing->cache, there, offered, DIVERGENCE_KEEP);
+	return true;
+}
+
 /* What is there of those that are open, seen with a fresh snapshot. */
 static void
 look(Publishing *publishing)
@@ -153,7 +169,8 @@ look(Publishing *publishing)
 		there = valid_path_find(scan, publishing->cache, path->hash);
 		if (there == NULL)
 			path->state = PATH_NEW;
-		else if (!same_info(there, path->info))
+		else if (!same_info(there, path->info) &&
+				 !is_kept(publishing, there, path->info))
 			path->state = PATH_OTHER;
 		else
 		{

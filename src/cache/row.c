@@ -47,7 +47,8 @@ const GatedTable gated_tables[] = {
 		.added = EVENT_CREATE_CACHE, .changed = EVENT_ALTER_CACHE,
 		.removed = EVENT_DROP_CACHE,
 		.columns = {"name", "store_dir", "priority", "want_mass_query",
-		"visibility", "require_closure"}
+			"visibility", "require_closure", "min_signatures",
+		"on_divergence", "filter", "hook"}
 	}
 };
 

@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 
 #include "cache/errors.h"
+#include "cache/policy.h"
 #include "types/types.h"
 
 /* Rows after which their memory is given back. */
@@ -68,6 +69,7 @@ check_published(const CacheChanges *cache, uint64 npublished)
 													  "narinfo published row",
 													  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old;
+	PolicyCheck *policy = policy_begin(cache->name);
 	uint64		done = 0;
 
 	if (cache->info.require_closure)
@@ -93,6 +95,7 @@ check_published(const CacheChanges *cache, uint64 npublished)
 		if (info == NULL)
 			elog(ERROR, "a published path is not there");
 		check_store_dir(cache, info);
+		policy_check(policy, info);
 		if (closure)
 			closure_check(closure, info);
 		if (++done % RESET_AFTER == 0)

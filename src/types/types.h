@@ -70,6 +70,7 @@ extern StorePath store_path_parts(const struct varlena *value);
 
 /* SQL functions that other rooms call too. */
 extern Datum narinfo_nar_hash(PG_FUNCTION_ARGS);
+extern Datum nar_hash_out(PG_FUNCTION_ARGS);
 extern Datum narinfo_eq(PG_FUNCTION_ARGS);
 
 /* A nar_hash value. */

@@ -1,0 +1,169 @@
+--
+-- The gate: policies of caches, divergence, touched paths, roles
+--
+SET client_min_messages = warning;
+DROP EXTENSION pg_narinfo CASCADE;
+CREATE EXTENSION pg_narinfo;
+RESET client_min_messages;
+SET search_path = narinfo, public;
+
+-- a narinfo with this first character of its hash, these references, a line
+CREATE FUNCTION pg_temp.made(c text, refs text DEFAULT '', more text DEFAULT '')
+	RETURNS narinfo LANGUAGE sql AS $$
+	SELECT format(E'StorePath: /nix/store/%sr3jxf1l9gnghmbkmfc1x3pr7j6198mx-%s\n'
+		'URL: nar/%s.nar\nNarHash: sha256:%s\nNarSize: 5\nReferences: %s\n%s', c, c,
+		c, repeat('0', 51) || c,
+		(SELECT string_agg(r || 'r3jxf1l9gnghmbkmfc1x3pr7j6198mx-' || r, ' ')
+			FROM regexp_split_to_table(refs, '') AS r WHERE r <> ''),
+		more)::narinfo $$;
+CREATE VIEW log AS
+	SELECT cache, seq, kind, left(hash::text, 1) AS path, epoch FROM event
+	ORDER BY cache, seq;
+-- the last event has the digest of what is there, and no number is left out
+CREATE FUNCTION pg_temp.sound(cache text DEFAULT 'main') RETURNS boolean
+	LANGUAGE sql AS $$
+	SELECT max(seq) - min(seq) + 1 = count(*)
+		AND (array_agg(digest ORDER BY seq DESC))[1] = cache_digest($1)
+	FROM event AS e WHERE e.cache = $1 $$;
+
+
+-- making, altering and dropping is said once, and is an event once
+SELECT create_cache('a'), create_cache('a'), last_event('a');
+SELECT create_cache('a', priority => 3);
+SELECT alter_cache('a', priority => 3), alter_cache('a', priority => 3);
+SELECT alter_cache('a'), last_event('a');
+SELECT alter_cache('b', priority => 3);
+SELECT alter_cache('main', priority => 3), alter_cache('main', priority => 40);
+SELECT publish(pg_temp.made('x'), 'a'), publish(pg_temp.made('y', 'x'), 'a');
+SELECT drop_cache('a'), drop_cache('a');
+SELECT count(*) FROM valid_path;
+SELECT * FROM log;
+SELECT pg_temp.sound(), pg_temp.sound('a');
+
+-- another NarHash
+CREATE FUNCTION pg_temp.other(c text) RETURNS narinfo LANGUAGE sql AS $$
+	SELECT replace(pg_temp.made(c)::text, '000' || c, '00g' || c)::narinfo $$;
+CREATE FUNCTION pg_temp.diverged() RETURNS TABLE (cache text, path text,
+		who text, old text, new text, action text) LANGUAGE sql AS $$
+	SELECT cache, left(hash::text, 1), who = current_user, right(old_nar_hash::text, 3),
+		right(new_nar_hash::text, 3), action FROM divergence ORDER BY at $$;
+SELECT create_cache('keeps', on_divergence => 'keep'),
+	create_cache('replaces', on_divergence => 'replace');
+SELECT c, publish(pg_temp.made('a'), c) FROM unnest('{main,keeps,replaces}'::text[]) AS c;
+SELECT publish(pg_temp.other('a'));
+UPDATE valid_path SET info = pg_temp.other('a') WHERE cache = 'main';
+SELECT publish(pg_temp.other('a'), 'keeps');
+UPDATE valid_path SET info = pg_temp.other('a') WHERE cache = 'keeps';
+SELECT publish(pg_temp.other('a'), 'replaces');
+BEGIN;
+SELECT publish_many(ARRAY[pg_temp.made('b'), pg_temp.made('a')], 'replaces');
+ROLLBACK;
+-- the next to pass the gate has written those that were refused
+SELECT publish(pg_temp.made('c'));
+SELECT * FROM pg_temp.diverged() ORDER BY 1, 4, 5;
+SELECT pg_temp.sound(), pg_temp.sound('keeps'), pg_temp.sound('replaces');
+
+-- touched: what was published as it is
+SELECT cache, left(hash::text, 1) AS path FROM touched ORDER BY 1, 2;
+SELECT at AS before FROM touched WHERE cache = 'keeps'
+\gset
+SELECT publish(pg_temp.made('c')), publish(pg_temp.made('a'), 'keeps'), last_event('keeps');
+UPDATE valid_path SET info = info WHERE cache = 'replaces';
+SELECT cache, left(hash::text, 1) AS path, at > :'before' AS later
+	FROM touched ORDER BY 1, 2;
+
+-- signatures cannot be asked for yet, and are not taken for granted
+SELECT alter_cache('main', min_signatures => 1);
+SELECT publish(pg_temp.made('d'));
+SELECT alter_cache('main', min_signatures => -1);
+SELECT alter_cache('main', min_signatures => 0);
+
+-- a filter: it returns false, or raises what it likes; so may NULL not pass
+CREATE FUNCTION public.no_d(i narinfo, cache text) RETURNS boolean
+	LANGUAGE plpgsql AS $$ BEGIN
+	IF store_name(store_path(i)) = 'q' THEN
+		RAISE 'no q in %', cache;
+	END IF;
+	RETURN nullif(store_name(store_path(i)) <> 'd',
+		store_name(store_path(i)) = 'f');
+	END $$ SET search_path = narinfo;
+SELECT alter_cache('main', filter => 'public.no_d');
+SELECT filter FROM cache WHERE name = 'main';
+SELECT publish(pg_temp.made('d'));
+SELECT publish_many(ARRAY[pg_temp.made('g'), pg_temp.made('q')]);
+INSERT INTO valid_path (info) VALUES (pg_temp.made('f'));
+SELECT publish(pg_temp.made('g')), publish(pg_temp.made('d'), 'keeps');
+DROP FUNCTION public.no_d(narinfo, text);
+SELECT publish(pg_temp.made('h'));
+SELECT alter_cache('main', filter => '');
+SELECT publish(pg_temp.made('h'));
+SELECT alter_cache('main', filter => 'nothing');
+SELECT alter_cache('main', hook => 'pg_catalog.length');
+
+-- a hook: sees what was published, may publish itself, and defer
+CREATE FUNCTION public.no_boolean(narinfo, text) RETURNS text LANGUAGE sql AS 'SELECT $2';
+SELECT alter_cache('main', filter => 'public.no_boolean');
+DROP FUNCTION public.no_boolean(narinfo, text);
+CREATE TABLE public.told (cache text, first bigint, last bigint, paths bigint,
+	CONSTRAINT told_once UNIQUE (cache, first) DEFERRABLE INITIALLY DEFERRED);
+CREATE FUNCTION public.hook(cache text, first bigint, last bigint)
+	RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+	INSERT INTO public.told SELECT $1, $2, $3, count(*)
+		FROM narinfo.valid_path AS v WHERE v.cache = $1;
+	IF cache = 'main' THEN
+		PERFORM narinfo.publish(v.info, 'copy') FROM narinfo.valid_path AS v
+			JOIN narinfo.event AS e ON e.cache = v.cache AND e.hash = v.hash
+			WHERE e.cache = $1 AND seq BETWEEN first AND last;
+	END IF;
+	END $$;
+SELECT create_cache('copy', hook => 'public.hook');
+SELECT alter_cache('main', hook => 'public.hook');
+SELECT publish_many(ARRAY[pg_temp.made('i'), pg_temp.made('j')]);
+SELECT * FROM public.told;
+SELECT pg_temp.sound(), pg_temp.sound('copy');
+-- what it defers is checked, and fails all
+INSERT INTO public.told SELECT 'main', last_event() + 1;
+SELECT publish(pg_temp.made('k'));
+SELECT last_event() = max(first) - 1 FROM public.told WHERE cache = 'main';
+SELECT alter_cache('main', hook => ''), alter_cache('copy', hook => '');
+DROP FUNCTION public.hook(text, bigint, bigint);
+DROP TABLE public.told;
+
+-- roles: readers read, publishers publish, admins do the rest; a function is
+-- registered by who owns it
+CREATE FUNCTION public.all_pass(narinfo, text) RETURNS boolean
+	LANGUAGE sql AS 'SELECT true';
+CREATE ROLE regress_narinfo_user;
+GRANT narinfo_reader TO regress_narinfo_user;
+SET ROLE regress_narinfo_user;
+SELECT last_event('keeps'), count(*) FROM changes(0, 10, 'keeps');
+SELECT publish(info) FROM valid_path;
+SELECT drop_cache('keeps');
+RESET ROLE;
+GRANT narinfo_publisher TO regress_narinfo_user;
+SET ROLE regress_narinfo_user;
+SELECT publish(info, 'copy') FROM valid_path WHERE cache = 'main' AND hash::text LIKE 'c%';
+SELECT publish(replace(info::text, repeat('0', 51), '0' || repeat('1', 50))::narinfo)
+	FROM valid_path WHERE cache = 'main' AND hash::text LIKE 'c%';
+DELETE FROM valid_path;
+DELETE FROM event;
+SELECT drop_cache('keeps');
+RESET ROLE;
+GRANT narinfo_admin TO regress_narinfo_user;
+SET ROLE regress_narinfo_user;
+SELECT drop_cache('keeps');
+SELECT alter_cache('main', filter => 'public.all_pass');
+RESET ROLE;
+ALTER FUNCTION public.all_pass(narinfo, text) OWNER TO regress_narinfo_user;
+SET ROLE regress_narinfo_user;
+SELECT alter_cache('main', filter => 'public.all_pass');
+RESET ROLE;
+SELECT alter_cache('main', filter => '');
+SELECT who, cache FROM divergence WHERE who <> current_user;
+DROP FUNCTION public.all_pass(narinfo, text);
+DROP ROLE regress_narinfo_user;
+SELECT pg_temp.sound(), pg_temp.sound('copy');
+
+SELECT drop_cache(name) FROM cache;
+SELECT * FROM cache;
+DROP VIEW log;

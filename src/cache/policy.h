@@ -1,0 +1,63 @@
+/*-------------------------------------------------------------------------
+ *
+ * policy.h
+ *	  What a cache may ask of narinfos beyond being well-formed.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_CACHE_POLICY_H
+#define NARINFO_CACHE_POLICY_H
+
+#include "postgres.h"
+
+#include "cache/cache.h"
+
+/*
+ * How many of the keys that a cache trusts have signed this narinfo validly,
+ * each counted once.
+ */
+extern int	signatures_valid(const struct varlena *info, const char *cache);
+
+/*
+ * The policies of one cache, looked up once for many narinfos.  Raises an
+ * error where the filter is not there any more: nothing enters unfiltered.
+ */
+typedef struct PolicyCheck PolicyCheck;
+
+extern PolicyCheck *policy_begin(const char *cache);
+
+/* Raises ERRCODE_NARINFO_REFUSED. */
+extern void policy_check(PolicyCheck *check, const struct varlena *info);
+
+/* Calls the cache's hook, if it has one; it may do what it likes. */
+extern void policy_call_hook(const char *cache, int64 first, int64 last);
+
+/*
+ * ---- divergence (divergence.c) ----
+ *
+ * Notes that a narinfo with another NarHash was offered for a valid path.
+ * What was refused is noted although the transaction fails, see there.
+ */
+extern void divergence_note(const char *cache, const struct varlena *there,
+							const struct varlena *offered,
+							DivergenceAction action);
+
+/* Notes it and does what the cache wants: raises ERRCODE_NARINFO_DIVERGENT,
+ * or returns whether the new one takes the place of the old. */
+extern bool divergence_decide(const char *cache, const struct varlena *there,
+							  const struct varlena *offered);
+
+/* Do the two have the same NarHash? */
+extern bool same_nar_hash(const struct varlena *a, const struct varlena *b);
+
+/* Writes the rows of those that were refused, if any wait. */
+extern void divergence_write_waiting(void);
+
+/* At the end of the transaction that did so. */
+extern void divergence_end(bool committed);
+
+extern void divergence_init(void);
+
+#endif							/* NARINFO_CACHE_POLICY_H */

@@ -1,0 +1,202 @@
+--
+-- Making and altering caches, and what their policies leave behind.
+--
+CREATE TABLE divergence (
+	cache text COLLATE "C" NOT NULL,
+	hash store_hash NOT NULL,
+	at timestamptz NOT NULL,
+	who text NOT NULL,
+	old_nar_hash nar_hash NOT NULL,
+	new_nar_hash nar_hash NOT NULL,
+	action divergence_action NOT NULL
+);
+
+COMMENT ON TABLE divergence IS
+'narinfos of valid paths that came with another NarHash, on this site';
+COMMENT ON COLUMN divergence.cache IS 'name of the cache';
+COMMENT ON COLUMN divergence.hash IS 'hash part of the path';
+COMMENT ON COLUMN divergence.at IS 'when it came';
+COMMENT ON COLUMN divergence.who IS 'the user who published it';
+COMMENT ON COLUMN divergence.old_nar_hash IS 'NarHash of the path as it was valid';
+COMMENT ON COLUMN divergence.new_nar_hash IS 'NarHash that was offered';
+COMMENT ON COLUMN divergence.action IS 'what the cache did';
+
+CREATE INDEX divergence_hash ON divergence (cache, hash);
+
+CREATE TABLE touched (
+	cache text COLLATE "C" NOT NULL,
+	hash store_hash NOT NULL,
+	at timestamptz NOT NULL,
+	PRIMARY KEY (cache, hash)
+) WITH (fillfactor = 70);
+
+COMMENT ON TABLE touched IS
+'paths that were published again as they were, on this site: such a publish is no event, but collection spares what it names';
+COMMENT ON COLUMN touched.cache IS 'name of the cache';
+COMMENT ON COLUMN touched.hash IS 'hash part of the path';
+COMMENT ON COLUMN touched.at IS 'when it was published last';
+
+CREATE FUNCTION policy_function(name text, is_hook boolean) RETURNS text
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION policy_function(text, boolean) IS
+'the full name of a function, when the one who calls owns it and it can be a filter, or a hook';
+
+CREATE FUNCTION create_cache(
+		name text,
+		store_dir text DEFAULT '/nix/store',
+		priority integer DEFAULT 40,
+		want_mass_query boolean DEFAULT true,
+		visibility visibility DEFAULT 'public',
+		require_closure boolean DEFAULT true,
+		min_signatures integer DEFAULT 0,
+		on_divergence divergence_action DEFAULT 'refuse',
+		filter text DEFAULT NULL,
+		hook text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	wanted narinfo.cache := ROW(name, store_dir, priority, want_mass_query,
+		visibility, require_closure, min_signatures, on_divergence,
+		narinfo.policy_function(filter, false),
+		narinfo.policy_function(hook, true));
+	there narinfo.cache;
+BEGIN
+	INSERT INTO narinfo.cache SELECT wanted.* ON CONFLICT DO NOTHING;
+	IF FOUND THEN
+		RETURN true;
+	END IF;
+	SELECT c.* INTO there FROM narinfo.cache AS c
+		WHERE c.name = create_cache.name;
+	IF there IS DISTINCT FROM wanted THEN
+		RAISE duplicate_object USING
+			MESSAGE = format('cache "%s" exists, and is different', name),
+			HINT = 'narinfo.alter_cache() changes it.';
+	END IF;
+	RETURN false;
+END
+$$;
+
+COMMENT ON FUNCTION create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text) IS
+'makes a cache; false if it is there already and is the same';
+
+CREATE FUNCTION alter_cache(
+		name text,
+		store_dir text DEFAULT NULL,
+		priority integer DEFAULT NULL,
+		want_mass_query boolean DEFAULT NULL,
+		visibility visibility DEFAULT NULL,
+		require_closure boolean DEFAULT NULL,
+		min_signatures integer DEFAULT NULL,
+		on_divergence divergence_action DEFAULT NULL,
+		filter text DEFAULT NULL,
+		hook text DEFAULT NULL)
+	RETURNS boolean
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	old narinfo.cache;
+	new narinfo.cache;
+BEGIN
+	-- main may not have its row yet
+	IF name = 'main' THEN
+		INSERT INTO narinfo.cache (name) VALUES ('main')
+			ON CONFLICT DO NOTHING;
+	END IF;
+	SELECT c.* INTO old FROM narinfo.cache AS c
+		WHERE c.name = alter_cache.name FOR UPDATE;
+	IF NOT FOUND THEN
+		RAISE undefined_object USING
+			MESSAGE = format('cache "%s" does not exist', name);
+	END IF;
+	new := ROW(old.name, coalesce(store_dir, old.store_dir),
+		coalesce(priority, old.priority),
+		coalesce(want_mass_query, old.want_mass_query),
+		coalesce(visibility, old.visibility),
+		coalesce(require_closure, old.require_closure),
+		coalesce(min_signatures, old.min_signatures),
+		coalesce(on_divergence, old.on_divergence),
+		CASE WHEN filter IS NULL THEN old.filter WHEN filter <> ''
+			THEN narinfo.policy_function(filter, false) END,
+		CASE WHEN hook IS NULL THEN old.hook WHEN hook <> ''
+			THEN narinfo.policy_function(hook, true) END);
+	IF new IS NOT DISTINCT FROM old THEN
+		RETURN false;
+	END IF;
+	UPDATE narinfo.cache AS c
+		SET store_dir = new.store_dir, priority = new.priority,
+			want_mass_query = new.want_mass_query,
+			visibility = new.visibility,
+			require_closure = new.require_closure,
+			min_signatures = new.min_signatures,
+			on_divergence = new.on_divergence, filter = new.filter,
+			hook = new.hook
+		WHERE c.name = alter_cache.name;
+	RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text) IS
+'changes a cache where an argument is not NULL, a filter or hook of '''' is none; whether that changed anything';
+
+CREATE FUNCTION drop_cache(name text) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	DELETE FROM narinfo.cache AS c WHERE c.name = drop_cache.name;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	DELETE FROM narinfo.valid_path AS v WHERE v.cache = drop_cache.name;
+	DELETE FROM narinfo.touched AS t WHERE t.cache = drop_cache.name;
+	RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION drop_cache(text) IS
+'removes a cache and all that is in it, as one event; false if there is none. Its events stay, and a new cache of this name goes on behind them';
+
+--
+-- Roles are a cluster's: made where they are absent, left by DROP EXTENSION.
+--
+DO $$
+DECLARE
+	made text;
+BEGIN
+	FOREACH made IN ARRAY ARRAY['narinfo_reader', 'narinfo_publisher',
+		'narinfo_admin']
+	LOOP
+		IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = made)
+		THEN
+			EXECUTE format('CREATE ROLE %I NOLOGIN', made);
+			EXECUTE format('COMMENT ON ROLE %I IS %L', made,
+				'to be granted: what pg_narinfo lets its holders do');
+		END IF;
+	END LOOP;
+END
+$$;
+
+GRANT USAGE ON SCHEMA narinfo
+	TO narinfo_reader, narinfo_publisher, narinfo_admin;
+GRANT SELECT ON cache, valid_path, event, divergence, touched, stat_progress
+	TO narinfo_reader, narinfo_publisher, narinfo_admin;
+
+REVOKE ALL ON FUNCTION
+	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
+	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
+	drop_cache(text)
+	FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
+	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
+	drop_cache(text)
+	TO narinfo_admin;
+GRANT EXECUTE ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
+	TO narinfo_publisher, narinfo_admin;
+
+SELECT pg_catalog.pg_extension_config_dump('divergence', '');
