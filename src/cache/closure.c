@@ -16,31 +16,8 @@
 #include "utils/memutils.h"
 
 #include "cache/errors.h"
-#include "types/operators.h"
-
-typedef struct HashKey
-{
-	uint8		bytes[STORE_HASH_LEN];
-} HashKey;
-
-typedef struct HashEntry
-{
-	HashKey		key;
-	char		status;
-} HashEntry;
-
-#define SH_PREFIX hashset
-#define SH_ELEMENT_TYPE HashEntry
-#define SH_KEY_TYPE HashKey
-#define SH_KEY key
-#define SH_HASH_KEY(table, key) \
-	((uint32) hash_bytes_xxh3((key).bytes, STORE_HASH_LEN, MyProcPid))
-#define SH_EQUAL(table, a, b) \
-	(memcmp((a).bytes, (b).bytes, STORE_HASH_LEN) == 0)
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
+#include "cache/hashset.h"
+#include "cache/referrer.h"
 
 struct ClosureCheck
 {
@@ -49,25 +26,6 @@ struct ClosureCheck
 	hashset_hash *valid;
 	MemoryContext row_context;
 };
-
-static void
-add_hash(hashset_hash * set, const uint8 *hash)
-{
-	HashKey		key;
-	bool		found;
-
-	memcpy(key.bytes, hash, STORE_HASH_LEN);
-	(void) hashset_insert(set, key, &found);
-}
-
-static bool
-has_hash(hashset_hash * set, const uint8 *hash)
-{
-	HashKey		key;
-
-	memcpy(key.bytes, hash, STORE_HASH_LEN);
-	return hashset_lookup(set, key) != NULL;
-}
 
 ClosureCheck *
 closure_begin(const char *cache, ValidPathScan *scan, uint64 npaths)
@@ -194,34 +152,30 @@ closure_check_all(const char *cache)
 }
 
 static void
-check_path_removed(void *arg, const uint8 *hash, const struct varlena *info)
+refuse_removal(void *arg, const uint8 *ref, const struct varlena *info)
 {
-	ClosureCheck *removed = arg;
 	const uint8 *packed = NARINFO_PACKED(info);
+	uint32		i = 0;
 
-	for (uint32 i = 0; i < packed_nrefs(packed); i++)
-	{
-		const uint8 *ref = packed_ref(packed, i);
-
-		if (memcmp(ref, hash, STORE_HASH_LEN) != 0 &&
-			has_hash(removed->valid, ref))
-			ereport(ERROR,
-					(errcode(ERRCODE_NARINFO_DANGLING),
-					 errmsg("%s is referred to in cache \"%s\"",
-							name_of(info, i), removed->cache),
-					 errdetail("It is a reference of %s.", name_of(info, -1)),
-					 errhint("Remove what refers to it first, or in the same transaction.")));
-	}
+	while (i + 1 < packed_nrefs(packed) &&
+		   memcmp(packed_ref(packed, i), ref, STORE_HASH_LEN) != 0)
+		i++;
+	ereport(ERROR,
+			(errcode(ERRCODE_NARINFO_DANGLING),
+			 errmsg("%s is referred to in cache \"%s\"", name_of(info, i),
+					(const char *) arg),
+			 errdetail("It is a reference of %s.", name_of(info, -1)),
+			 errhint("Remove what refers to it first, or in the same transaction.")));
 }
 
 void
 closure_check_removed(const char *cache, const Change *removed, uint64 n)
 {
-	/* the set of what is not valid any more */
-	ClosureCheck *check = closure_begin(cache, NULL, n);
+	const uint8 **hashes = palloc_extended(sizeof(uint8 *) * n,
+										   MCXT_ALLOC_HUGE);
 
 	for (uint64 i = 0; i < n; i++)
-		closure_add(check, removed[i].key);
-	valid_path_each(cache, check_path_removed, check);
-	closure_end(check);
+		hashes[i] = removed[i].key;
+	referrer_visit(cache, hashes, n, refuse_removal, (void *) cache);
+	pfree(hashes);
 }

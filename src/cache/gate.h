@@ -67,7 +67,7 @@ extern void closure_check_all(const char *cache);
 
 /*
  * Raises ERRCODE_NARINFO_DANGLING if a valid path refers to one of these,
- * which are not valid any more; "removed" is sorted.
+ * which are not valid any more.
  */
 extern void closure_check_removed(const char *cache, const Change *removed,
 								  uint64 n);

@@ -30,6 +30,7 @@
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(policy_function);
+PG_FUNCTION_INFO_V1(outer_user);
 
 struct PolicyCheck
 {
@@ -115,6 +116,15 @@ policy_function(PG_FUNCTION_ARGS)
 	schema = get_namespace_name(get_func_namespace(function));
 	name = quote_qualified_identifier(schema, get_func_name(function));
 	PG_RETURN_TEXT_P(cstring_to_text(name));
+}
+
+/* outer_user() -> text */
+Datum
+outer_user(PG_FUNCTION_ARGS)
+{
+	(void) fcinfo;
+	PG_RETURN_TEXT_P(cstring_to_text(GetUserNameFromId(GetOuterUserId(),
+													   false)));
 }
 
 /*-------------------------------------------------------------------------
