@@ -70,6 +70,7 @@ typedef struct Child
 } Child;
 
 static Child children[WORKER_SLOTS];
+static Child janitor;
 
 /* The addresses that workers have, and whether they were ever approved. */
 static char approved[WORKER_LISTEN_MAX] = "";
@@ -206,12 +207,26 @@ child_ended(const Child *child)
 	return status == BGWH_STOPPED;
 }
 
+/* The janitor has no slot: it serves nobody, and there is one. */
+static void
+reap_janitor(void)
+{
+	if (janitor.handle == NULL || !child_ended(&janitor))
+		return;
+	if (!janitor.leaving)
+		back_off();
+	pfree(janitor.handle);
+	memset(&janitor, 0, sizeof(janitor));
+}
+
 static void
 reap(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	bool		died = false;
 	bool		died_young = false;
+
+	reap_janitor();
 
 	for (int i = 0; i < WORKER_SLOTS; i++)
 	{
@@ -268,6 +283,11 @@ retire(int surplus)
 static void
 terminate_all(void)
 {
+	if (janitor.handle != NULL)
+	{
+		janitor.leaving = true;
+		TerminateBackgroundWorker(janitor.handle);
+	}
 	for (int i = 0; i < WORKER_SLOTS; i++)
 	{
 		if (children[i].handle == NULL)
@@ -521,23 +541,64 @@ start_missing(void)
 		{
 			trouble("there is no room for another background worker",
 					"Raise \"max_worker_processes\" by the number of HTTP "
-					"workers and one.");
+					"workers and two.");
 			return false;
 		}
 	}
 	return true;
 }
 
+/* It writes, so a standby has none before it is promoted. */
+static bool
+start_janitor(void)
+{
+	BackgroundWorker worker;
+	MemoryContext old;
+	bool		started;
+
+	if (janitor.handle != NULL)
+		return true;
+	memset(&worker, 0, sizeof(worker));
+	strlcpy(worker.bgw_name, "pg_narinfo janitor", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "pg_narinfo janitor", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "pg_narinfo",
+			sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "pg_narinfo_janitor_main",
+			sizeof(worker.bgw_function_name));
+	worker.bgw_notify_pid = MyProcPid;
+
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&worker, &janitor.handle);
+	MemoryContextSwitchTo(old);
+	if (started)
+		return true;
+	janitor.handle = NULL;
+	trouble("there is no room for another background worker",
+			"Raise \"max_worker_processes\" by the number of HTTP "
+			"workers and two.");
+	return false;
+}
+
 /* ---- the loop ---- */
 
-/* Is there something that we have to try, now or later? */
 static bool
-work_left(void)
+http_work_left(void)
 {
 	if (worker_http_workers == 0)
 		return false;
 	return serving() < worker_http_workers ||
 		strcmp(approved, worker_listen) != 0;
+}
+
+/* Is there something that we have to try, now or later? */
+static bool
+work_left(void)
+{
+	return http_work_left() || janitor.handle == NULL;
 }
 
 static void
@@ -561,10 +622,11 @@ work(void)
 		return;
 	else if (!database_ready())
 		try_after(LOOK_AGAIN);
-	else if ((slots_used() == 0 || strcmp(approved, worker_listen) != 0) &&
+	else if (http_work_left() &&
+			 (slots_used() == 0 || strcmp(approved, worker_listen) != 0) &&
 			 !approve_addresses())
 		back_off();
-	else if (!start_missing())
+	else if (!start_missing() || !start_janitor())
 		back_off();
 	else
 		trouble_over();

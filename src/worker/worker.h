@@ -118,6 +118,7 @@ extern void worker_log_flush(void);
 extern void worker_register_launcher(void);
 extern PGDLLEXPORT void pg_narinfo_launcher_main(Datum arg);
 extern PGDLLEXPORT void pg_narinfo_http_worker_main(Datum arg);
+extern PGDLLEXPORT void pg_narinfo_janitor_main(Datum arg);
 
 /* Called once by _PG_init. */
 extern void worker_init(void);

@@ -1,0 +1,167 @@
+/*-------------------------------------------------------------------------
+ *
+ * janitor.c
+ *	  The janitor: a background worker that does what can wait.
+ *
+ *	  launcher ──> janitor:	for each cache, until there is nothing to do:
+ *								take events up into the reverse index
+ *							write what waits for narinfo.divergence
+ *							wait, longer each time that nothing was found
+ *
+ * It looks at the end of each event log, one index lookup a cache, rather than
+ * be told: events also come by replication, which tells nobody.  Each batch
+ * is a transaction of its own, and given up when the janitor is told to go.
+ * Where the extension is not there it waits for it.  An error ends it; the
+ * launcher starts it again, later and later.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "cache/cache.h"
+#include "cache/policy.h"
+#include "cache/referrer.h"
+#include "compat.h"
+#include "worker/worker.h"
+
+#define BATCH		20000		/* events a transaction */
+#define WAIT_MIN	200			/* ms */
+#define WAIT_MAX	5000		/* ms */
+
+/* Of this transaction; NIL where the extension is not there. */
+static List *
+read_caches(MemoryContext context)
+{
+	List	   *names = NIL;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (cache_catalog() != NULL)
+	{
+		if (SPI_connect() != SPI_OK_CONNECT ||
+			SPI_execute("SELECT name FROM narinfo.cache", true,
+						0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read narinfo.cache");
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			MemoryContext old = MemoryContextSwitchTo(context);
+
+			names = lappend(names, SPI_getvalue(SPI_tuptable->vals[i],
+												SPI_tuptable->tupdesc, 1));
+			MemoryContextSwitchTo(old);
+		}
+		SPI_finish();
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return names;
+}
+
+/* One batch of one cache; how many events it had. */
+static int64
+follow(const char *cache)
+{
+	int64		n = 0;
+
+	StartTransactionCommand();
+	if (cache_catalog() != NULL)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		n = referrer_follow(cache, BATCH);
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+	return n;
+}
+
+static void
+write_divergence(void)
+{
+	StartTransactionCommand();
+	if (cache_catalog() != NULL)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		divergence_write_waiting();
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+}
+
+/* Whether there was anything to do. */
+static bool
+work(MemoryContext context)
+{
+	List	   *caches;
+	ListCell   *cell;
+	bool		busy = false;
+
+	MemoryContextReset(context);
+	caches = read_caches(context);
+	foreach(cell, caches)
+	{
+		const char *cache = lfirst(cell);
+
+		while (follow(cache) > 0)
+		{
+			busy = true;
+			worker_interrupts();
+		}
+	}
+	if (caches != NIL)
+		write_divergence();
+	pgstat_report_stat(false);
+	return busy;
+}
+
+void
+pg_narinfo_janitor_main(Datum arg)
+{
+	MemoryContext context;
+	uint32		wait_event;
+	long		wait = WAIT_MIN;
+
+	(void) arg;
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(worker_database, worker_role, 0);
+	pgstat_report_appname(MyBgworkerEntry->bgw_type);
+	context = AllocSetContextCreate(TopMemoryContext, "narinfo janitor",
+									ALLOCSET_SMALL_SIZES);
+	wait_event = compat_wait_event("PgNarinfoJanitor");
+
+	while (!ShutdownRequestPending)
+	{
+		/* a merge may take long: it is given up, but to be idle is no error */
+		pqsignal(SIGTERM, die);
+		worker_interrupts();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		wait = work(context) ? WAIT_MIN : Min(wait * 2, WAIT_MAX);
+		pgstat_report_activity(STATE_IDLE, NULL);
+		pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+		worker_interrupts();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, wait, wait_event);
+		ResetLatch(MyLatch);
+	}
+	proc_exit(0);
+}
