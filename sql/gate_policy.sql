@@ -72,11 +72,52 @@ UPDATE valid_path SET info = info WHERE cache = 'replaces';
 SELECT cache, left(hash::text, 1) AS path, at > :'before' AS later
 	FROM touched ORDER BY 1, 2;
 
--- signatures cannot be asked for yet, and are not taken for granted
-SELECT alter_cache('main', min_signatures => 1);
-SELECT publish(pg_temp.made('d'));
-SELECT alter_cache('main', min_signatures => -1);
-SELECT alter_cache('main', min_signatures => 0);
+-- keys: what is trusted is said once, and is an event once
+\set nixos 'cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY='
+SELECT create_cache('signed', require_closure => false);
+SELECT trust_key(:'nixos', 'signed'), trust_key(:'nixos', 'signed');
+SELECT untrust_key(:'nixos', 'signed'), untrust_key(:'nixos', 'signed');
+INSERT INTO key (cache, kind, name, public_key)
+	VALUES ('signed', 'nix', 'cache.nixos.org-1', :'nixos');
+UPDATE key SET added = added - interval '1 day' WHERE cache = 'signed';
+BEGIN;
+SELECT untrust_key(:'nixos', 'signed'), trust_key(:'nixos', 'signed');
+DELETE FROM key WHERE cache = 'signed';
+INSERT INTO key (cache, kind, name, public_key)
+	VALUES ('signed', 'nix', 'cache.nixos.org-1', :'nixos');
+COMMIT;
+SELECT seq, kind, name FROM event WHERE cache = 'signed' ORDER BY seq;
+SELECT pg_temp.sound('signed');
+-- what is not a new key, or not of a cache, is refused
+UPDATE key SET cache = 'main' WHERE cache = 'signed';
+TRUNCATE key;
+INSERT INTO key (cache, kind, name, public_key)
+	VALUES ('nowhere', 'nix', 'cache.nixos.org-1', :'nixos');
+DELETE FROM cache WHERE name = 'signed';
+
+-- signatures by so many of the trusted keys; a key counts once
+\set hello 'StorePath: /nix/store/n5glp21rsz314qssw9fbvfswgy3kc68f-hello-2.12.1\nURL: nar/1lid9xrpirkzcpqsxfq02qwiq0yd70chfl860wzsqd1739ih0nri.nar.xz\nCompression: xz\nFileHash: sha256:1lid9xrpirkzcpqsxfq02qwiq0yd70chfl860wzsqd1739ih0nri\nFileSize: 50160\nNarHash: sha256:07kc6swib31psygpmwi8952lvywlpqn474059yxl7grwsvr6k0fj\nNarSize: 226552\nReferences: n5glp21rsz314qssw9fbvfswgy3kc68f-hello-2.12.1 qdcbgcj27x2kpxj2sf9yfvva7qsgg64g-glibc-2.38-77\nDeriver: 1zpqmcicrg8smi9jlqv6dmd7v20d2fsn-hello-2.12.1.drv\nSig: cache.nixos.org-1:MadTCU1OSFCGUw4aqCKpLCZJpqBc7AbLvO7wgdlls0eq1DwaSnF/82SZE+wJGEiwlHbnZR+14daSaec0W3XoBQ==\n'
+SELECT alter_cache('signed', min_signatures => 1);
+SELECT publish(pg_temp.made('d'), 'signed');
+SELECT publish(replace(:'hello', 'NarSize: ', 'NarSize: 1')::narinfo, 'signed');
+INSERT INTO valid_path (cache, info) VALUES ('signed', replace(:'hello', 'org-1:', 'org-2:')::narinfo);
+SELECT publish(:'hello', 'signed'), publish(:'hello', 'signed');
+UPDATE valid_path SET info = regexp_replace(info::text, 'Sig: [^\n]*\n', '')::narinfo
+	WHERE cache = 'signed';
+SELECT alter_cache('signed', min_signatures => 2);
+SELECT trust_key('again-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=', 'signed');
+UPDATE valid_path SET info = (info::text || regexp_replace(info::text, '.*Sig: ', 'Sig: ')
+	|| regexp_replace(info::text, '.*Sig: cache.nixos.org-1', 'Sig: again-1'))::narinfo
+	WHERE cache = 'signed';
+SELECT alter_cache('signed', min_signatures => -1);
+BEGIN;
+SELECT untrust_key(:'nixos', 'signed'), alter_cache('signed', min_signatures => 1);
+UPDATE valid_path SET info = regexp_replace(info::text, 'Sig: cache.nixos.org-1', 'Sig: nobody')::narinfo
+	WHERE cache = 'signed';
+COMMIT;
+SELECT pg_temp.sound('signed'), drop_cache('signed');
+SELECT count(*) FROM key;
+SELECT digest FROM event WHERE cache = 'signed' ORDER BY seq DESC LIMIT 1;
 
 -- a filter: it returns false, or raises what it likes; so may NULL not pass
 CREATE FUNCTION public.no_d(i narinfo, cache text) RETURNS boolean

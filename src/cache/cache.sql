@@ -253,7 +253,8 @@ ALTER TABLE key ENABLE ALWAYS TRIGGER changed;
 CREATE FUNCTION trust_key(public_key text, cache text DEFAULT default_cache())
 	RETURNS boolean
 	AS 'MODULE_PATHNAME'
-	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION trust_key(text, text) IS
 'makes a cache trust a public key, Nix''s (NAME:BASE64) or Guix''s ((public-key ...) in any spacing); false if it did already';
@@ -261,7 +262,8 @@ COMMENT ON FUNCTION trust_key(text, text) IS
 CREATE FUNCTION untrust_key(public_key text, cache text DEFAULT default_cache())
 	RETURNS boolean
 	AS 'MODULE_PATHNAME'
-	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION untrust_key(text, text) IS
 'makes a cache trust a public key no longer; false if it did not';

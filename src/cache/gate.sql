@@ -31,7 +31,7 @@ COMMENT ON COLUMN event.epoch IS
 COMMENT ON COLUMN event.at IS 'when it was written, just before its commit';
 COMMENT ON COLUMN event.kind IS 'what happened';
 COMMENT ON COLUMN event.hash IS 'the path that it is about, if it is about one';
-COMMENT ON COLUMN event.name IS 'the key that it is about, if it is about one';
+COMMENT ON COLUMN event.name IS 'the public key that it is about, if it is about one';
 COMMENT ON COLUMN event.lsn IS
 'position in the write-ahead log when it was written: a server that has all up to the lsn of event n + 1 has event n';
 COMMENT ON COLUMN event.digest IS
@@ -78,7 +78,7 @@ DO $$
 DECLARE
 	gated text;
 BEGIN
-	FOREACH gated IN ARRAY ARRAY['valid_path', 'cache']
+	FOREACH gated IN ARRAY ARRAY['valid_path', 'cache', 'key']
 	LOOP
 		EXECUTE format('CREATE TRIGGER gate_insert AFTER INSERT ON %I
 			REFERENCING NEW TABLE AS new_rows
@@ -102,7 +102,7 @@ CREATE FUNCTION row_digest(record) RETURNS bytea
 	LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 COMMENT ON FUNCTION row_digest(record) IS
-'16 bytes: XXH3-128 of the canonical bytes of a row of cache or valid_path';
+'16 bytes: XXH3-128 of the canonical bytes of a row of cache, valid_path or key';
 
 CREATE FUNCTION digest_xor(bytea, bytea) RETURNS bytea
 	AS 'MODULE_PATHNAME'
@@ -130,6 +130,8 @@ BEGIN ATOMIC
 			WHERE v.cache = cache_digest.cache
 		UNION ALL
 		SELECT row_digest(c) FROM cache AS c WHERE c.name = cache_digest.cache
+		UNION ALL
+		SELECT row_digest(k) FROM key AS k WHERE k.cache = cache_digest.cache
 	) AS rows;
 END;
 

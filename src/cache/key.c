@@ -213,16 +213,13 @@ get_arguments(FunctionCallInfo fcinfo, PublicKey *key, Datum values[4],
 }
 
 static bool
-change_key(const char *query, int nargs, Datum *values, const char *nulls,
-		   bool ensure_row)
+change_key(const char *query, int nargs, Datum *values, const char *nulls)
 {
 	Oid			types[] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
 	uint64		changed;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	if (ensure_row)
-		cache_ensure_row(TextDatumGetCString(values[0]));
 	if (SPI_execute_with_args(query, nargs, types, values, nulls, false,
 							  0) < 0)
 		elog(ERROR, "could not change narinfo.key");
@@ -243,7 +240,7 @@ trust_key(PG_FUNCTION_ARGS)
 							  "(cache, public_key, kind, name) "
 							  "VALUES ($1, $2, $3::narinfo.key_kind, $4) "
 							  "ON CONFLICT DO NOTHING",
-							  4, values, nulls, true));
+							  4, values, nulls));
 }
 
 Datum
@@ -256,7 +253,7 @@ untrust_key(PG_FUNCTION_ARGS)
 	get_arguments(fcinfo, &key, values, nulls);
 	PG_RETURN_BOOL(change_key("DELETE FROM narinfo.key "
 							  "WHERE cache = $1 AND public_key = $2",
-							  2, values, nulls, false));
+							  2, values, nulls));
 }
 
 /*-------------------------------------------------------------------------
@@ -369,16 +366,13 @@ read_rows(Oid relid)
 	table_close(rel, AccessShareLock);
 }
 
-/* The keys that a cache trusts; they stay until the next invalidation. */
+/* They stay until the next invalidation; NULL: there are none. */
 static const KnownCache *
-keys_of(const char *cache)
+find_keys(const char *cache)
 {
-	static const KnownCache none;
 	Oid			schema = get_namespace_oid("narinfo", true);
 	Oid			relid = OidIsValid(schema) ?
 		get_relname_relid("key", schema) : InvalidOid;
-	const KnownCache *found;
-	CacheInfo	info;
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,
@@ -386,8 +380,24 @@ keys_of(const char *cache)
 				 errmsg("table narinfo.key does not exist")));
 	if (!known_valid || known_rel != relid)
 		read_rows(relid);
-	found = strlen(cache) > CACHE_NAME_MAX ? NULL :
+	return strlen(cache) > CACHE_NAME_MAX ? NULL :
 		hash_search(known, cache, HASH_FIND, NULL);
+}
+
+bool
+key_any(const char *cache)
+{
+	return find_keys(cache) != NULL;
+}
+
+/* The keys that a cache, which must be there, trusts. */
+static const KnownCache *
+keys_of(const char *cache)
+{
+	static const KnownCache none;
+	const KnownCache *found = find_keys(cache);
+	CacheInfo	info;
+
 	if (found != NULL)
 		return found;
 	cache_require(cache, &info);

@@ -53,6 +53,9 @@ typedef struct PublicKey
 /* The one spelling in which it is stored, palloc'd. */
 extern char *public_key_text(const PublicKey *key);
 
+/* Is there a key that a cache of this name trusts? */
+extern bool key_any(const char *cache);
+
 /* In the order of the labels of the type signature_status. */
 typedef enum SignatureStatus
 {

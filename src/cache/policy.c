@@ -26,6 +26,7 @@
 #include "utils/syscache.h"
 
 #include "cache/errors.h"
+#include "cache/key.h"
 #include "compat.h"
 #include "types/types.h"
 
@@ -184,6 +185,33 @@ name_of(const struct varlena *info)
 					(int) path.name.len, path.name.data);
 }
 
+/*
+ * How many of the keys that the cache trusts have signed it; "wanted" will do.
+ * A key counts once, however often and by whatever names it has signed.
+ */
+static int
+count_signatures(const char *cache, const struct varlena *info, int wanted)
+{
+	SignatureCheck check;
+	const PublicKey **seen;
+	int			n = 0;
+
+	signature_check_begin(&check, cache, info);
+	seen = palloc(sizeof(PublicKey *) * (Size) (check.nkeys + 1));
+	while (n < wanted && signature_check_next(&check))
+	{
+		bool		known = check.status != SIGNATURE_VALID;
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < n && !known; i++)
+			known = check.key->kind == seen[i]->kind &&
+				memcmp(check.key->bytes, seen[i]->bytes, KEY_BYTES) == 0;
+		if (!known)
+			seen[n++] = check.key;
+	}
+	return n;
+}
+
 void
 policy_check(PolicyCheck *check, const struct varlena *info)
 {
@@ -191,7 +219,7 @@ policy_check(PolicyCheck *check, const struct varlena *info)
 
 	if (wanted > 0)
 	{
-		int			valid = signatures_valid(info, check->cache);
+		int			valid = count_signatures(check->cache, info, wanted);
 
 		if (valid < wanted)
 			ereport(ERROR,

@@ -15,12 +15,6 @@
 #include "cache/cache.h"
 
 /*
- * How many of the keys that a cache trusts have signed this narinfo validly,
- * each counted once.
- */
-extern int	signatures_valid(const struct varlena *info, const char *cache);
-
-/*
  * The policies of one cache, looked up once for many narinfos.  Raises an
  * error where the filter is not there any more: nothing enters unfiltered.
  */

@@ -153,6 +153,7 @@ BEGIN
 		RETURN false;
 	END IF;
 	DELETE FROM narinfo.valid_path AS v WHERE v.cache = drop_cache.name;
+	DELETE FROM narinfo.key AS k WHERE k.cache = drop_cache.name;
 	DELETE FROM narinfo.touched AS t WHERE t.cache = drop_cache.name;
 	DELETE FROM narinfo.trash AS t WHERE t.cache = drop_cache.name;
 	RETURN true;
@@ -184,7 +185,8 @@ $$;
 
 GRANT USAGE ON SCHEMA narinfo
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
-GRANT SELECT ON cache, valid_path, event, divergence, touched, stat_progress
+GRANT SELECT ON cache, valid_path, key, event, divergence, touched,
+		stat_progress
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
 
 REVOKE ALL ON FUNCTION
@@ -195,7 +197,7 @@ REVOKE ALL ON FUNCTION
 GRANT EXECUTE ON FUNCTION
 	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
 	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
-	drop_cache(text)
+	drop_cache(text), trust_key(text, text), untrust_key(text, text)
 	TO narinfo_admin;
 GRANT EXECUTE ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
 	TO narinfo_publisher, narinfo_admin;

@@ -49,6 +49,13 @@ const GatedTable gated_tables[] = {
 		.columns = {"name", "store_dir", "priority", "want_mass_query",
 			"visibility", "require_closure", "min_signatures",
 		"on_divergence", "filter", "hook"}
+	},
+	[GATED_KEY] = {
+		.name = "key", .tag = 3,
+		.cache_column = "cache", .name_column = "public_key",
+		.added = EVENT_TRUST_KEY, .changed = EVENT_TRUST_KEY,
+		.removed = EVENT_UNTRUST_KEY,
+		.columns = {"cache", "public_key", "kind", "name", "added"}
 	}
 };
 

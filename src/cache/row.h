@@ -71,6 +71,7 @@ typedef struct GatedTable
  */
 #define GATED_CACHE			0
 #define GATED_VALID_PATH	1
+#define GATED_KEY			2
 
 extern const GatedTable gated_tables[];
 extern const int gated_tables_count;

@@ -13,6 +13,7 @@
 #include "utils/memutils.h"
 
 #include "cache/errors.h"
+#include "cache/key.h"
 #include "cache/policy.h"
 #include "types/types.h"
 
@@ -157,11 +158,13 @@ check_cache_row(const CacheChanges *cache, const Change *change)
 		return;
 	if (!(change->flags & CHANGE_HAS_NEW))
 	{
-		if (valid_path_first(cache->name) != NULL)
+		bool		has_paths = valid_path_first(cache->name) != NULL;
+
+		if (has_paths || key_any(cache->name))
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-					 errmsg("cache \"%s\" still has valid paths",
-							cache->name),
+					 errmsg("cache \"%s\" still has %s", cache->name,
+							has_paths ? "valid paths" : "keys"),
 					 errhint("narinfo.drop_cache() removes them too.")));
 		return;
 	}
@@ -174,16 +177,18 @@ check_cache_row(const CacheChanges *cache, const Change *change)
 void
 rules_check(const CacheChanges *cache)
 {
+	uint64		nadded = 0;
 	uint64		npublished = 0;
 	uint64		nremoved = 0;
 
 	for (uint64 i = 0; i < cache->n; i++)
 	{
+		nadded += (cache->changes[i].flags & CHANGE_HAS_NEW) != 0;
 		npublished += is_published(&cache->changes[i]);
 		nremoved += is_removed(&cache->changes[i]);
 		check_cache_row(cache, &cache->changes[i]);
 	}
-	if (npublished > 0 && !cache->exists)
+	if (nadded > 0 && !cache->exists)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("cache \"%s\" does not exist", cache->name),

@@ -245,6 +245,13 @@ $holder->quit;
 like($err, qr/signed @{[$total - $some]} narinfos of cache "big", $some had the signature/,
 	'called again, it signs the rest');
 is(signed(), $total, 'then all are');
+is(sql("SELECT kind, count(DISTINCT hash), count(*) FROM narinfo.event
+	WHERE cache = 'big' AND hash IS NOT NULL GROUP BY 1 ORDER BY 1"),
+	"publish|$total|$total\nreplace|$total|$total",
+	'each has left one event, as by any UPDATE');
+is(sql("SELECT digest = narinfo.cache_digest('big') FROM narinfo.event
+	WHERE cache = 'big' ORDER BY seq DESC LIMIT 1"), 't',
+	'and the digest is that of what is there');
 is(sql("SELECT count(*) FROM narinfo.stat_progress"), 0,
 	'and there is no progress any more');
 
