@@ -27,6 +27,13 @@ is_published(const Change *change)
 		!(change->flags & CHANGE_TOUCH) && (change->flags & CHANGE_HAS_NEW);
 }
 
+/* Only published as it was; the row itself was not written. */
+static bool
+is_touched(const Change *change)
+{
+	return change->flags == CHANGE_TOUCH;
+}
+
 static bool
 is_removed(const Change *change)
 {
@@ -116,6 +123,32 @@ check_published(const CacheChanges *cache, uint64 npublished)
 	valid_path_end(scan);
 }
 
+/*
+ * Nothing holds a path that was found to be right already.  If somebody has
+ * taken it out meanwhile, then what its publisher was told is not true.
+ */
+static void
+check_touched(const CacheChanges *cache)
+{
+	ValidPathScan *scan = valid_path_begin();
+
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		char		hash[STORE_HASH_TEXT_LEN];
+
+		if (!is_touched(&cache->changes[i]) ||
+			valid_path_find(scan, cache->name, cache->changes[i].key))
+			continue;
+		store_hash_encode(cache->changes[i].key, hash);
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("path %.*s was taken out of cache \"%s\" while it was published",
+						STORE_HASH_TEXT_LEN, hash, cache->name),
+				 errhint("Publish it again.")));
+	}
+	valid_path_end(scan);
+}
+
 /*-------------------------------------------------------------------------
  * What is removed
  *-------------------------------------------------------------------------
@@ -179,12 +212,14 @@ rules_check(const CacheChanges *cache)
 {
 	uint64		nadded = 0;
 	uint64		npublished = 0;
+	uint64		ntouched = 0;
 	uint64		nremoved = 0;
 
 	for (uint64 i = 0; i < cache->n; i++)
 	{
 		nadded += (cache->changes[i].flags & CHANGE_HAS_NEW) != 0;
 		npublished += is_published(&cache->changes[i]);
+		ntouched += is_touched(&cache->changes[i]);
 		nremoved += is_removed(&cache->changes[i]);
 		check_cache_row(cache, &cache->changes[i]);
 	}
@@ -195,6 +230,8 @@ rules_check(const CacheChanges *cache)
 				 errhint("narinfo.create_cache() makes one.")));
 	if (npublished > 0)
 		check_published(cache, npublished);
+	if (ntouched > 0)
+		check_touched(cache);
 	if (nremoved > 0 && cache->exists && cache->info.require_closure)
 		check_removed(cache, nremoved);
 }
