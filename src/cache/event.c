@@ -38,18 +38,6 @@
 PG_FUNCTION_INFO_V1(event_refuse);
 PG_FUNCTION_INFO_V1(event_check_applied);
 
-/* Columns of narinfo.event */
-#define COLUMN_CACHE	0
-#define COLUMN_SEQ		1
-#define COLUMN_EPOCH	2
-#define COLUMN_AT		3
-#define COLUMN_KIND		4
-#define COLUMN_HASH		5
-#define COLUMN_NAME		6
-#define COLUMN_LSN		7
-#define COLUMN_DIGEST	8
-#define NCOLUMNS		9
-
 /* Rows that go in together. */
 #define BATCH 200
 
@@ -63,6 +51,19 @@ static const char *const kind_labels[EVENT_KINDS] = {
 	[EVENT_TRUST_KEY] = "trust_key",
 	[EVENT_UNTRUST_KEY] = "untrust_key"
 };
+
+char *
+event_kind_label(Oid value)
+{
+	HeapTuple	tuple = SearchSysCache1(ENUMOID, ObjectIdGetDatum(value));
+	char	   *label;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for enum value %u", value);
+	label = pstrdup(NameStr(((Form_pg_enum) GETSTRUCT(tuple))->enumlabel));
+	ReleaseSysCache(tuple);
+	return label;
+}
 
 static const CacheCatalog *
 require_catalog(void)
@@ -88,11 +89,11 @@ read_position(TupleTableSlot *slot, EventPosition *position)
 	Datum		digest;
 	bytea	   *bytes;
 
-	position->seq = DatumGetInt64(slot_getattr(slot, COLUMN_SEQ + 1,
+	position->seq = DatumGetInt64(slot_getattr(slot, EVENT_COLUMN_SEQ + 1,
 											   &isnull));
-	position->epoch = DatumGetInt32(slot_getattr(slot, COLUMN_EPOCH + 1,
+	position->epoch = DatumGetInt32(slot_getattr(slot, EVENT_COLUMN_EPOCH + 1,
 												 &isnull));
-	digest = slot_getattr(slot, COLUMN_DIGEST + 1, &isnull);
+	digest = slot_getattr(slot, EVENT_COLUMN_DIGEST + 1, &isnull);
 	bytes = isnull ? NULL : DatumGetByteaPP(digest);
 	if (bytes == NULL || VARSIZE_ANY_EXHDR(bytes) != DIGEST_LEN)
 		ereport(ERROR,
@@ -102,29 +103,79 @@ read_position(TupleTableSlot *slot, EventPosition *position)
 	memcpy(position->digest, VARDATA_ANY(bytes), DIGEST_LEN);
 }
 
+struct EventScan
+{
+	Relation	rel;
+	Relation	index;
+	TupleTableSlot *slot;
+	IndexScanDesc scan;
+	ScanKeyData keys[2];
+};
+
+EventScan *
+event_scan_begin(const char *cache, int64 after)
+{
+	const CacheCatalog *catalog = require_catalog();
+	EventScan  *scan = palloc(sizeof(EventScan));
+
+	scan->rel = table_open(catalog->event_rel, AccessShareLock);
+	scan->index = index_open(catalog->event_pkey, AccessShareLock);
+	scan->slot = table_slot_create(scan->rel, NULL);
+	ScanKeyEntryInitialize(&scan->keys[0], 0, 1, BTEqualStrategyNumber,
+						   TEXTOID, C_COLLATION_OID, F_TEXTEQ,
+						   CStringGetTextDatum(cache));
+	ScanKeyEntryInitialize(&scan->keys[1], 0, 2, BTGreaterStrategyNumber,
+						   INT8OID, InvalidOid, F_INT8GT,
+						   Int64GetDatum(after));
+	scan->scan = compat_index_beginscan(scan->rel, scan->index,
+										GetActiveSnapshot(), 2);
+	index_rescan(scan->scan, scan->keys, 2, NULL, 0);
+	return scan;
+}
+
+TupleTableSlot *
+event_scan_next(EventScan *scan, ScanDirection direction)
+{
+	return index_getnext_slot(scan->scan, direction, scan->slot) ?
+		scan->slot : NULL;
+}
+
+void
+event_scan_end(EventScan *scan)
+{
+	index_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
+	index_close(scan->index, AccessShareLock);
+	table_close(scan->rel, AccessShareLock);
+	pfree(scan);
+}
+
 void
 event_read_last(const char *cache, EventPosition *position)
 {
-	const CacheCatalog *catalog = require_catalog();
-	Relation	rel = table_open(catalog->event_rel, AccessShareLock);
-	Relation	index = index_open(catalog->event_pkey, AccessShareLock);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	IndexScanDesc scan;
-	ScanKeyData key;
+	EventScan  *scan = event_scan_begin(cache, 0);
+	TupleTableSlot *slot = event_scan_next(scan, BackwardScanDirection);
 
 	memset(position, 0, sizeof(EventPosition));
 	position->epoch = 1;
-	ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, TEXTOID,
-						   C_COLLATION_OID, F_TEXTEQ,
-						   CStringGetTextDatum(cache));
-	scan = compat_index_beginscan(rel, index, GetActiveSnapshot(), 1);
-	index_rescan(scan, &key, 1, NULL, 0);
-	if (index_getnext_slot(scan, BackwardScanDirection, slot))
+	if (slot != NULL)
 		read_position(slot, position);
-	index_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	index_close(index, AccessShareLock);
-	table_close(rel, AccessShareLock);
+	event_scan_end(scan);
+}
+
+int64
+event_first_seq(const char *cache)
+{
+	EventScan  *scan = event_scan_begin(cache, 0);
+	TupleTableSlot *slot = event_scan_next(scan, ForwardScanDirection);
+	int64		seq = 0;
+	bool		isnull;
+
+	if (slot != NULL)
+		seq = DatumGetInt64(slot_getattr(slot, EVENT_COLUMN_SEQ + 1,
+										 &isnull));
+	event_scan_end(scan);
+	return seq;
 }
 
 /*-------------------------------------------------------------------------
@@ -168,7 +219,7 @@ kind_value(EventWriter *writer, EventKind kind)
 	if (!OidIsValid(writer->kinds[kind]))
 	{
 		Oid			type = TupleDescAttr(RelationGetDescr(writer->rel),
-										 COLUMN_KIND)->atttypid;
+										 EVENT_COLUMN_KIND)->atttypid;
 
 		writer->kinds[kind] =
 			GetSysCacheOid2(ENUMTYPOIDNAME, Anum_pg_enum_oid,
@@ -223,24 +274,25 @@ event_write(EventWriter *writer, EventKind kind, const uint8 *hash,
 									 &TTSOpsHeapTuple);
 	slot = writer->slots[writer->nrows++];
 	ExecClearTuple(slot);
-	memset(slot->tts_isnull, false, sizeof(bool) * NCOLUMNS);
-	slot->tts_values[COLUMN_CACHE] = writer->cache;
-	slot->tts_values[COLUMN_SEQ] = Int64GetDatum(++writer->last.seq);
-	slot->tts_values[COLUMN_EPOCH] = Int32GetDatum(writer->last.epoch);
-	slot->tts_values[COLUMN_AT] = writer->at;
-	slot->tts_values[COLUMN_KIND] = ObjectIdGetDatum(kind_value(writer, kind));
-	slot->tts_values[COLUMN_HASH] = PointerGetDatum(hash);
-	slot->tts_isnull[COLUMN_HASH] = hash == NULL;
-	slot->tts_isnull[COLUMN_NAME] = name == NULL;
+	memset(slot->tts_isnull, false, sizeof(bool) * EVENT_COLUMNS);
+	slot->tts_values[EVENT_COLUMN_CACHE] = writer->cache;
+	slot->tts_values[EVENT_COLUMN_SEQ] = Int64GetDatum(++writer->last.seq);
+	slot->tts_values[EVENT_COLUMN_EPOCH] = Int32GetDatum(writer->last.epoch);
+	slot->tts_values[EVENT_COLUMN_AT] = writer->at;
+	slot->tts_values[EVENT_COLUMN_KIND] =
+		ObjectIdGetDatum(kind_value(writer, kind));
+	slot->tts_values[EVENT_COLUMN_HASH] = PointerGetDatum(hash);
+	slot->tts_isnull[EVENT_COLUMN_HASH] = hash == NULL;
+	slot->tts_isnull[EVENT_COLUMN_NAME] = name == NULL;
 	if (name)
 	{
 		MemoryContext old = MemoryContextSwitchTo(writer->batch_context);
 
-		slot->tts_values[COLUMN_NAME] = CStringGetTextDatum(name);
+		slot->tts_values[EVENT_COLUMN_NAME] = CStringGetTextDatum(name);
 		MemoryContextSwitchTo(old);
 	}
-	slot->tts_values[COLUMN_LSN] = LSNGetDatum(GetXLogInsertRecPtr());
-	slot->tts_values[COLUMN_DIGEST] = digest_datum(writer, digest);
+	slot->tts_values[EVENT_COLUMN_LSN] = LSNGetDatum(GetXLogInsertRecPtr());
+	slot->tts_values[EVENT_COLUMN_DIGEST] = digest_datum(writer, digest);
 	ExecStoreVirtualTuple(slot);
 	return writer->last.seq;
 }
@@ -300,7 +352,7 @@ event_check_applied(PG_FUNCTION_ARGS)
 	if (am_tablesync_worker())
 		return PointerGetDatum(trigger->tg_trigtuple);
 	slot = trigger->tg_trigslot;
-	cache = TextDatumGetCString(slot_getattr(slot, COLUMN_CACHE + 1,
+	cache = TextDatumGetCString(slot_getattr(slot, EVENT_COLUMN_CACHE + 1,
 											 &isnull));
 	read_position(slot, &next);
 	PushActiveSnapshot(GetLatestSnapshot());

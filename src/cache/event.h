@@ -13,6 +13,9 @@
 
 #include "postgres.h"
 
+#include "access/sdir.h"
+#include "executor/tuptable.h"
+
 /*
  * In the order of the enum event_kind of event.sql: keep both in step, and
  * add new ones at the end.
@@ -31,6 +34,32 @@ typedef enum EventKind
 
 #define EVENT_KINDS (EVENT_UNTRUST_KEY + 1)
 
+/* Columns of narinfo.event, from 0. */
+#define EVENT_COLUMN_CACHE	0
+#define EVENT_COLUMN_SEQ	1
+#define EVENT_COLUMN_EPOCH	2
+#define EVENT_COLUMN_AT		3
+#define EVENT_COLUMN_KIND	4
+#define EVENT_COLUMN_HASH	5
+#define EVENT_COLUMN_NAME	6
+#define EVENT_COLUMN_LSN	7
+#define EVENT_COLUMN_DIGEST 8
+#define EVENT_COLUMNS		9
+
+/* The label of a value of the enum, palloc'd. */
+extern char *event_kind_label(Oid value);
+
+/*
+ * The events of a cache behind a number, as the active snapshot sees them, in
+ * their order or backwards.  What "next" returns lives until the next one.
+ */
+typedef struct EventScan EventScan;
+
+extern EventScan *event_scan_begin(const char *cache, int64 after);
+extern TupleTableSlot *event_scan_next(EventScan *scan,
+									   ScanDirection direction);
+extern void event_scan_end(EventScan *scan);
+
 /* The end of a cache's log. */
 typedef struct EventPosition
 {
@@ -41,6 +70,9 @@ typedef struct EventPosition
 
 /* The last event of a cache, as the active snapshot sees it. */
 extern void event_read_last(const char *cache, EventPosition *position);
+
+/* The number of the first event that is kept, 0 if there is none. */
+extern int64 event_first_seq(const char *cache);
 
 /*
  * Writes events one behind the other.  Their rows go in without triggers, so

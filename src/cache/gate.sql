@@ -171,24 +171,16 @@ COMMENT ON FUNCTION last_event(text) IS
 
 CREATE FUNCTION changes(after bigint, max_rows integer DEFAULT 1000,
 		cache text DEFAULT default_cache())
-	RETURNS TABLE (seq bigint, at timestamptz, kind event_kind,
-		hash store_hash, name text, info narinfo)
-	LANGUAGE sql STABLE STRICT PARALLEL SAFE
-	ROWS 1000
-BEGIN ATOMIC
-	SELECT e.seq, e.at, e.kind, e.hash, e.name, v.info
-	FROM (SELECT * FROM event AS f
-			WHERE f.cache = changes.cache AND f.seq > changes.after
-			ORDER BY f.cache, f.seq LIMIT changes.max_rows) AS e
-		LEFT JOIN valid_path AS v
-			ON v.cache = e.cache AND v.hash = e.hash
-				AND e.kind IN ('publish', 'replace')
-	ORDER BY e.seq;
-END;
+	RETURNS TABLE (seq bigint, epoch integer, at timestamptz, kind event_kind,
+		hash store_hash, name text, digest bytea, info narinfo)
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE
+	ROWS 1000;
 
 COMMENT ON FUNCTION changes(bigint, integer, text) IS
-'the events of a cache behind a number, with the narinfo that each path has now: NULL where it is not valid any more, as a later event tells';
+'the events of a cache behind a number, with the narinfo that each path has now: NULL where it is not valid any more, as a later event tells; fails with NI004 when the next event is not kept any more';
 
+REVOKE ALL ON FUNCTION changes(bigint, integer, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
 	FROM PUBLIC;
 

@@ -199,6 +199,8 @@ GRANT EXECUTE ON FUNCTION
 	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
 	drop_cache(text), trust_key(text, text), untrust_key(text, text)
 	TO narinfo_admin;
+GRANT EXECUTE ON FUNCTION changes(bigint, integer, text)
+	TO narinfo_reader, narinfo_publisher, narinfo_admin;
 GRANT EXECUTE ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
 	TO narinfo_publisher, narinfo_admin;
 

@@ -56,6 +56,7 @@ static ValidPathScan *scan = NULL;
  */
 static bool caches_locked = false;
 static bool narinfos_locked = false;
+static bool events_locked = false;
 static bool *opening = &narinfos_locked;
 static bool impatient = false;
 static TimestampTz impatient_until = 0;
@@ -146,6 +147,22 @@ batch_narinfo(const CacheInfo *cache, const uint8 hash[STORE_HASH_LEN],
 	}
 	*info = valid_path_find(scan, cache, hash);
 	return *info != NULL ? SERVE_FOUND : SERVE_ABSENT;
+}
+
+ServeResult
+batch_changes(const char *cache, int64 after, FollowRange *range,
+			  Follower **follower)
+{
+	if (events_locked)
+		return SERVE_UNAVAILABLE;
+
+	batch_transaction();
+	opening = &events_locked;
+	follow_range(cache, range);
+	*follower = NULL;
+	if (follow_may_resume(range, after))
+		*follower = follow_begin(cache, after);
+	return SERVE_FOUND;
 }
 
 /* ---- errors ---- */
@@ -327,6 +344,7 @@ serve_finish(void)
 {
 	caches_locked = false;
 	narinfos_locked = false;
+	events_locked = false;
 	if (!in_transaction)
 		return;
 

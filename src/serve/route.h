@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "cache/cache.h"
+#include "cache/follow.h"
 #include "http/http.h"
 
 /* ---- settings and what is made of them (serve.c) ---- */
@@ -24,6 +25,7 @@
 #define SERVE_HEADER_MAX 96
 
 extern char *serve_file_root;
+extern char *serve_checkpoint_url;
 
 /* Header lines, with CR LF. */
 extern char serve_lasting[SERVE_HEADER_MAX];	/* of narinfos */
@@ -62,6 +64,13 @@ extern ServeResult batch_narinfo(const CacheInfo *cache,
 								 const uint8 hash[STORE_HASH_LEN],
 								 struct varlena **info);
 
+/*
+ * The events of a cache behind a number, to be ended within the request; NULL
+ * when some of these are not kept any more, as the range tells.
+ */
+extern ServeResult batch_changes(const char *cache, int64 after,
+								 FollowRange *range, Follower **follower);
+
 /* ---- routes ---- */
 
 extern void route_health(HttpReply *reply);
@@ -70,6 +79,9 @@ extern void route_cache_info(const CacheInfo *cache, HttpReply *reply);
 /* "hash" is what stands before ".narinfo". */
 extern void route_narinfo(HttpRequest *req, const CacheInfo *cache,
 						  Span hash, HttpReply *reply);
+
+extern void route_changes(HttpRequest *req, const CacheInfo *cache,
+						  HttpReply *reply);
 
 /* "path" is relative to the directory of the cache's files. */
 extern void route_file(HttpRequest *req, const CacheInfo *cache, Span path,

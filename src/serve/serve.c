@@ -11,6 +11,7 @@
  *
  *		nix-cache-info
  *		HASH.narinfo			from the database
+ *		changes?after=N&limit=M	events with narinfos, from the database
  *		HASH.ls					files, see files.c
  *		nar/… log/… realisations/… debuginfo/…
  *
@@ -33,6 +34,7 @@
 #define DAY (24 * 60 * 60)		/* seconds */
 
 char	   *serve_file_root = NULL;
+char	   *serve_checkpoint_url = NULL;
 char		serve_lasting[SERVE_HEADER_MAX];
 char		serve_passing[SERVE_HEADER_MAX];
 
@@ -45,6 +47,7 @@ typedef enum RouteKind
 	ROUTE_NONE,
 	ROUTE_CACHE_INFO,
 	ROUTE_NARINFO,
+	ROUTE_CHANGES,
 	ROUTE_FILE
 } RouteKind;
 
@@ -90,6 +93,13 @@ serve_init(void)
 							   "lie in it, those of other caches in a "
 							   "directory of the cache's name.",
 							   &serve_file_root, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("pg_narinfo.checkpoint_url",
+							   "Where followers of a cache find its "
+							   "checkpoint, in a directory of its name.",
+							   "Told to those who ask for events that are "
+							   "not kept any more.",
+							   &serve_checkpoint_url, "",
 							   PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_narinfo.narinfo_max_age",
 							"Time for which clients may keep a narinfo.",
@@ -199,6 +209,8 @@ find_route(Span path, Route *route)
 		}
 		else if (span_is(path, "nix-cache-info"))
 			route->kind = ROUTE_CACHE_INFO;
+		else if (span_is(path, "changes"))
+			route->kind = ROUTE_CHANGES;
 		else if (span_ends(path, ".ls"))
 			file_route(route, path, "application/json", serve_lasting);
 		return;
@@ -258,6 +270,8 @@ route_in_cache(HttpRequest *req, const CacheInfo *cache, const Route *route,
 		route_narinfo(req, cache, route->what, reply);
 	else if (route->kind == ROUTE_CACHE_INFO)
 		route_cache_info(cache, reply);
+	else if (route->kind == ROUTE_CHANGES)
+		route_changes(req, cache, reply);
 	else
 		route_file(req, cache, route->what, route->content_type,
 				   route->cache_control, reply);

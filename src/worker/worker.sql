@@ -17,8 +17,8 @@ BEGIN
 	EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I',
 		current_database(), worker);
 	EXECUTE format('GRANT USAGE ON SCHEMA narinfo TO %I', worker);
-	EXECUTE format('GRANT SELECT ON narinfo.cache, narinfo.valid_path TO %I',
-		worker);
+	EXECUTE format('GRANT SELECT ON narinfo.cache, narinfo.valid_path,
+		narinfo.event TO %I', worker);
 END
 $$;
 
