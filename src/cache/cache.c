@@ -33,6 +33,7 @@
 #include "utils/syscache.h"
 
 #include "cache/key.h"
+#include "cache/retention.h"
 
 PG_FUNCTION_INFO_V1(cache_changed);
 PG_FUNCTION_INFO_V1(is_cache_name);
@@ -144,6 +145,7 @@ cache_init(void)
 							   PGC_USERSET, 0, check_cache_setting, NULL,
 							   NULL);
 	key_init();
+	retention_init();
 }
 
 /*-------------------------------------------------------------------------

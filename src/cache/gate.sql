@@ -180,7 +180,17 @@ CREATE FUNCTION changes(after bigint, max_rows integer DEFAULT 1000,
 COMMENT ON FUNCTION changes(bigint, integer, text) IS
 'the events of a cache behind a number, with the narinfo that each path has now: NULL where it is not valid any more, as a later event tells; fails with NI004 when the next event is not kept any more';
 
-REVOKE ALL ON FUNCTION changes(bigint, integer, text) FROM PUBLIC;
+CREATE FUNCTION cut_events(older_than interval, max_events bigint,
+		cache text DEFAULT default_cache())
+	RETURNS bigint
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION cut_events(interval, bigint, text) IS
+'removes so many of the oldest events of a cache, as the janitor does by pg_narinfo.event_retention: none that the reverse index has not seen, nor that a logical replication slot of this database has not confirmed, nor the last one; how many it removed';
+
+REVOKE ALL ON FUNCTION changes(bigint, integer, text),
+	cut_events(interval, bigint, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
 	FROM PUBLIC;
 

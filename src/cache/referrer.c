@@ -350,6 +350,21 @@ begin_batch(Batch *batch, const char *cache, uint64 limit)
 	batch->edges = palloc(sizeof(Edge) * batch->max);
 }
 
+int64
+referrer_seq(const char *cache)
+{
+	CacheUser	user = cache_become_owner();
+	int64		seq;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	seq = indexed_seq(CStringGetTextDatum(cache));
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not disconnect from SPI");
+	cache_become_user(user);
+	return seq;
+}
+
 /* One writer a cache. */
 static bool
 lock_index(const char *cache, bool wait)

@@ -60,6 +60,9 @@ extern void referrer_visit(const char *cache, const uint8 **hashes, uint64 n,
  */
 extern int64 referrer_follow(const char *cache, int64 max_events);
 
+/* The number up to which the index goes, 0 if there is none. */
+extern int64 referrer_seq(const char *cache);
+
 /* ---- runs and pages (referrer_run.c); SPI is connected ---- */
 
 /* Writes edges, sorted and each once, as a new run of this level. */

@@ -5,6 +5,7 @@
  *
  *	  launcher ──> janitor:	for each cache, until there is nothing to do:
  *								take events up into the reverse index
+ *								remove those that are old and not needed
  *							write what waits for narinfo.divergence
  *							wait, longer each time that nothing was found
  *
@@ -36,14 +37,27 @@
 #include "cache/cache.h"
 #include "cache/policy.h"
 #include "cache/referrer.h"
+#include "cache/retention.h"
 #include "compat.h"
 #include "worker/worker.h"
 
 #define BATCH		20000		/* events a transaction */
+#define CUT_BATCH	1000		/* the same, removing them: replicas wait */
 #define WAIT_MIN	200			/* ms */
 #define WAIT_MAX	5000		/* ms */
 
-/* Of this transaction; NIL where the extension is not there. */
+/*
+ * Those that have events, found from one to the next in the index: a cache
+ * that was dropped has some, too.
+ */
+static const char caches_query[] =
+"WITH RECURSIVE found (cache) AS ("
+"(SELECT cache FROM narinfo.event ORDER BY cache LIMIT 1) UNION ALL "
+"SELECT (SELECT e.cache FROM narinfo.event AS e WHERE e.cache > f.cache "
+"ORDER BY e.cache LIMIT 1) FROM found AS f WHERE f.cache IS NOT NULL) "
+"SELECT cache FROM found WHERE cache IS NOT NULL";
+
+/* NIL where the extension is not there. */
 static List *
 read_caches(MemoryContext context)
 {
@@ -54,9 +68,8 @@ read_caches(MemoryContext context)
 	if (cache_catalog() != NULL)
 	{
 		if (SPI_connect() != SPI_OK_CONNECT ||
-			SPI_execute("SELECT name FROM narinfo.cache", true,
-						0) != SPI_OK_SELECT)
-			elog(ERROR, "could not read narinfo.cache");
+			SPI_execute(caches_query, true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read narinfo.event");
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
 			MemoryContext old = MemoryContextSwitchTo(context);
@@ -83,6 +96,23 @@ follow(const char *cache)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		n = referrer_follow(cache, BATCH);
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+	return n;
+}
+
+/* The same of removing; how many went. */
+static int64
+cut(const char *cache)
+{
+	int64		n = 0;
+
+	StartTransactionCommand();
+	if (cache_catalog() != NULL)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		n = retention_follow(cache, CUT_BATCH);
 		PopActiveSnapshot();
 	}
 	CommitTransactionCommand();
@@ -117,6 +147,11 @@ work(MemoryContext context)
 		const char *cache = lfirst(cell);
 
 		while (follow(cache) > 0)
+		{
+			busy = true;
+			worker_interrupts();
+		}
+		while (cut(cache) > 0)
 		{
 			busy = true;
 			worker_interrupts();
