@@ -159,10 +159,18 @@ CREATE PROCEDURE export_cache(directory text, cache text DEFAULT default_cache()
 COMMENT ON PROCEDURE export_cache(text, text) IS
 'writes every narinfo of a cache, as of one moment, to HASH.narinfo in a directory on the server, byte for byte, and its nix-cache-info; files that are right already are left alone; needs pg_write_server_files, and SELECT on valid_path';
 
-REVOKE ALL ON PROCEDURE import_cache(text, text), export_cache(text, text)
-	FROM PUBLIC;
+CREATE PROCEDURE checkpoint_cache(directory text, cache text DEFAULT default_cache())
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON PROCEDURE checkpoint_cache(text, text) IS
+'an export that a follower can start from: export_cache, without files of narinfos that are not valid any more, and at last checkpoint.json, which has the number, epoch and digest of the last event of that very moment; then changes(seq) goes on';
+
+REVOKE ALL ON PROCEDURE import_cache(text, text), export_cache(text, text),
+	checkpoint_cache(text, text) FROM PUBLIC;
 GRANT EXECUTE ON PROCEDURE import_cache(text, text) TO pg_read_server_files;
-GRANT EXECUTE ON PROCEDURE export_cache(text, text) TO pg_write_server_files;
+GRANT EXECUTE ON PROCEDURE export_cache(text, text),
+	checkpoint_cache(text, text) TO pg_write_server_files;
 GRANT SELECT ON import_error TO pg_read_server_files;
 
 -- The parameters are those of src/cache/progress.c, one higher.
@@ -170,7 +178,8 @@ CREATE VIEW stat_progress AS
 	SELECT p.pid,
 		a.usename,
 		CASE p.param11 WHEN 1 THEN 'import_cache' WHEN 2 THEN 'export_cache'
-			WHEN 3 THEN 'resign_cache' END AS command,
+			WHEN 3 THEN 'resign_cache' WHEN 4 THEN 'checkpoint_cache'
+			END AS command,
 		CASE p.param12 WHEN 1 THEN 'reading' WHEN 2 THEN 'writing'
 			WHEN 3 THEN 'signing' END AS phase,
 		p.param13 AS done,
@@ -188,7 +197,7 @@ COMMENT ON VIEW stat_progress IS
 'procedures that run now: what they do and how far they are';
 COMMENT ON COLUMN stat_progress.pid IS 'process';
 COMMENT ON COLUMN stat_progress.usename IS 'user';
-COMMENT ON COLUMN stat_progress.command IS 'import_cache, export_cache or resign_cache';
+COMMENT ON COLUMN stat_progress.command IS 'import_cache, export_cache, resign_cache or checkpoint_cache';
 COMMENT ON COLUMN stat_progress.phase IS 'reading files, or writing or signing narinfos';
 COMMENT ON COLUMN stat_progress.done IS 'files read, or narinfos written or looked at, in this phase';
 COMMENT ON COLUMN stat_progress.total IS 'of how many, where that is known';

@@ -1,13 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * export.c
- *	  CALL export_cache(directory, cache).
+ *	  CALL export_cache(directory, cache), and CALL checkpoint_cache(directory,
+ *	  cache): an export that a follower can start from.
  *
  * All narinfos are those of one snapshot, so the files are closed under
  * references whenever the cache is.  A file is written beside its place and
  * renamed, so nobody reads half of one; one that has the right bytes already
  * is left alone, which makes calling it again cheap.  Everything is on disk
  * before the procedure ends.
+ *
+ * A checkpoint also has checkpoint.json, which says what the narinfos are: all
+ * that was valid after event "seq".  It is there only while that is true: the
+ * old one is removed before the first file changes, the new one written when
+ * everything else is on disk, and files of paths that are not valid any more,
+ * which an export leaves, are removed in between.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -23,15 +30,21 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/json.h"
 #include "utils/memutils.h"
 
+#include "cache/event.h"
+#include "cache/import.h"
 #include "cache/progress.h"
+#include "cache/row.h"
 #include "cache/transfer.h"
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(export_cache);
+PG_FUNCTION_INFO_V1(checkpoint_cache);
 
 /* Rows that are fetched at once. */
 #define BATCH 1000
@@ -44,6 +57,8 @@ PG_FUNCTION_INFO_V1(export_cache);
 #define DIRECTORY_MODE 0755
 
 #define TEMPORARY_NAME ".pg_narinfo.tmp"
+#define CHECKPOINT_NAME "checkpoint.json"
+#define CHECKPOINT_VERSION 1
 
 typedef struct Export
 {
@@ -52,8 +67,10 @@ typedef struct Export
 	int			fd;				/* of the directory, -1: closed */
 	char	   *buffer;			/* of the file that is there already */
 	size_t		buffer_size;
+	bool		durable;		/* each file is on disk before it is there */
 	int64		written;
 	int64		unchanged;
+	int64		removed;
 	MemoryContextCallback callback;
 } Export;
 
@@ -129,10 +146,11 @@ has_bytes(Export *export, const char *name, const char *text, size_t len)
 
 /* False with errno set. */
 static bool
-write_bytes(int fd, const char *text, size_t len)
+write_bytes(const Export *export, int fd, const char *text, size_t len)
 {
 	return transfer_write(fd, text, len) &&
-		fchmod(fd, FILE_MODE) == 0;
+		fchmod(fd, FILE_MODE) == 0 &&
+		(!export->durable || fsync(fd) == 0);
 }
 
 static void
@@ -159,7 +177,7 @@ write_file(Export *export, const char *name, const char *text, size_t len)
 				FILE_MODE);
 	if (fd < 0)
 		report_file_error(export, "create file", TEMPORARY_NAME);
-	good = write_bytes(fd, text, len);
+	good = write_bytes(export, fd, text, len);
 	save_errno = errno;
 	if (close(fd) < 0 && good)
 	{
@@ -225,24 +243,47 @@ write_rows(Export *export, const char *cache)
 	SPI_cursor_close(cursor);
 }
 
+static Export *
+begin_export(FunctionCallInfo fcinfo, const char *procedure,
+			 ProgressCommand command, TransferArguments *arguments)
+{
+	Export	   *export;
+
+	transfer_begin(fcinfo, procedure, ROLE_PG_WRITE_SERVER_FILES, false,
+				   arguments);
+	/* not on the stack: its callback is called when that is gone */
+	export = MemoryContextAllocZero(arguments->context, sizeof(Export));
+	export->fd = -1;
+	export->directory = arguments->directory;
+	export->batch_context = AllocSetContextCreate(arguments->context,
+												  "narinfo export batch",
+												  ALLOCSET_DEFAULT_SIZES);
+	open_directory(export, arguments->context);
+	progress_start(command, cache_catalog()->valid_path_rel);
+	return export;
+}
+
+static void
+write_cache_info(Export *export, const CacheInfo *cache)
+{
+	char	   *info = cache_nix_cache_info(cache);
+
+	write_file(export, "nix-cache-info", info, strlen(info));
+}
+
+static void
+write_to_disk(Export *export)
+{
+	if (syncfs(export->fd) < 0)
+		report_file_error(export, "write to disk", ".");
+}
+
 Datum
 export_cache(PG_FUNCTION_ARGS)
 {
 	TransferArguments arguments;
-	Export	   *export;
-	char	   *info;
-
-	transfer_begin(fcinfo, "export_cache", ROLE_PG_WRITE_SERVER_FILES, false,
-				   &arguments);
-	/* not on the stack: its callback is called when that is gone */
-	export = MemoryContextAllocZero(arguments.context, sizeof(Export));
-	export->fd = -1;
-	export->directory = arguments.directory;
-	export->batch_context = AllocSetContextCreate(arguments.context,
-												  "narinfo export batch",
-												  ALLOCSET_DEFAULT_SIZES);
-	open_directory(export, arguments.context);
-	progress_start(PROGRESS_EXPORT, cache_catalog()->valid_path_rel);
+	Export	   *export = begin_export(fcinfo, "export_cache", PROGRESS_EXPORT,
+									  &arguments);
 
 	write_rows(export, arguments.cache.name);
 	ereport(NOTICE,
@@ -250,10 +291,117 @@ export_cache(PG_FUNCTION_ARGS)
 					INT64_FORMAT " were there already",
 					export->written, arguments.cache.name,
 					export->unchanged)));
-	info = cache_nix_cache_info(&arguments.cache);
-	write_file(export, "nix-cache-info", info, strlen(info));
-	if (syncfs(export->fd) < 0)
+	write_cache_info(export, &arguments.cache);
+	write_to_disk(export);
+
+	progress_end();
+	transfer_end(&arguments);
+	PG_RETURN_VOID();
+}
+
+/*-------------------------------------------------------------------------
+ * Checkpoints
+ *-------------------------------------------------------------------------
+ */
+
+static void
+remove_file(Export *export, const char *name)
+{
+	if (unlinkat(export->fd, name, 0) < 0 && errno != ENOENT)
+		report_file_error(export, "remove file", name);
+}
+
+/* From here on the directory is no checkpoint, not even after a crash. */
+static void
+remove_checkpoint(Export *export)
+{
+	remove_file(export, CHECKPOINT_NAME);
+	if (fsync(export->fd) < 0)
 		report_file_error(export, "write to disk", ".");
+}
+
+/* Files of paths that are not valid in the snapshot that was exported. */
+static void
+remove_others(Export *export, const char *cache)
+{
+	ImportDirectory *directory = import_open(export->directory,
+											 CurrentMemoryContext);
+	ValidPathScan *scan = valid_path_begin();
+	ImportFile	file;
+
+	for (;;)
+	{
+		MemoryContext old = MemoryContextSwitchTo(export->batch_context);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!import_next(directory, &file))
+		{
+			MemoryContextSwitchTo(old);
+			break;
+		}
+		if (file.layout == LAYOUT_NIX && file.good_name &&
+			valid_path_find(scan, cache, file.hash) == NULL)
+		{
+			remove_file(export, file.name);
+			export->removed++;
+		}
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(export->batch_context);
+	}
+	valid_path_end(scan);
+}
+
+static void
+write_checkpoint(Export *export, const CacheInfo *cache,
+				 const EventPosition *position, int64 narinfos)
+{
+	StringInfoData json;
+
+	initStringInfo(&json);
+	appendStringInfo(&json, "{\"version\":%d,\"cache\":\"%s\",\"store_dir\":",
+					 CHECKPOINT_VERSION, cache->name);
+	escape_json(&json, cache->store_dir);
+	appendStringInfo(&json, ",\"seq\":" INT64_FORMAT ",\"epoch\":%d"
+					 ",\"digest\":\"", position->seq, position->epoch);
+	enlargeStringInfo(&json, 2 * DIGEST_LEN);
+	json.len += (int) hex_encode((const char *) position->digest, DIGEST_LEN,
+								 json.data + json.len);
+	json.data[json.len] = '\0';
+	appendStringInfo(&json, "\",\"narinfos\":" INT64_FORMAT "}\n",
+					 narinfos);
+	export->durable = true;
+	write_file(export, CHECKPOINT_NAME, json.data, (size_t) json.len);
+	if (fsync(export->fd) < 0)
+		report_file_error(export, "write to disk", ".");
+}
+
+/* Rows, events and files are looked at with one snapshot, the call's. */
+Datum
+checkpoint_cache(PG_FUNCTION_ARGS)
+{
+	TransferArguments arguments;
+	Export	   *export = begin_export(fcinfo, "checkpoint_cache",
+									  PROGRESS_CHECKPOINT, &arguments);
+	const char *cache = arguments.cache.name;
+	EventPosition position;
+	int64		narinfos;
+	int64		written;
+
+	event_read_last(cache, &position);
+	remove_checkpoint(export);
+	write_rows(export, cache);
+	written = export->written;
+	narinfos = written + export->unchanged;
+	remove_others(export, cache);
+	write_cache_info(export, &arguments.cache);
+	write_to_disk(export);
+	write_checkpoint(export, &arguments.cache, &position, narinfos);
+	ereport(NOTICE,
+			(errmsg("checkpoint of cache \"%s\" after event " INT64_FORMAT
+					": " INT64_FORMAT " narinfos, " INT64_FORMAT
+					" of them written, " INT64_FORMAT " others removed",
+					cache, position.seq, narinfos, written,
+					export->removed)));
 
 	progress_end();
 	transfer_end(&arguments);

@@ -23,7 +23,8 @@ typedef enum ProgressCommand
 {
 	PROGRESS_IMPORT = 1,
 	PROGRESS_EXPORT = 2,
-	PROGRESS_RESIGN = 3
+	PROGRESS_RESIGN = 3,
+	PROGRESS_CHECKPOINT = 4
 } ProgressCommand;
 
 typedef enum ProgressPhase

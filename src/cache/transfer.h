@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * transfer.h
- *	  How import_cache and export_cache begin and end, and what those that
- *	  move many narinfos share.
+ *	  How import_cache, export_cache and checkpoint_cache begin and end, and
+ *	  what those that move many narinfos share.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *

@@ -1,4 +1,5 @@
-# export_cache: the files that were imported come back, byte for byte.
+# export_cache: the files that were imported come back, byte for byte; and
+# checkpoint_cache: what a follower starts from.
 use strict;
 use warnings;
 
@@ -6,6 +7,7 @@ use File::Basename qw(basename);
 use File::Path qw(make_path);
 use FindBin;
 use IPC::Run;
+use JSON::PP;
 use lib "$FindBin::RealBin/../perl";
 use NarinfoTest;
 use PostgreSQL::Test::Utils;
@@ -168,6 +170,120 @@ sql("BEGIN; CALL export_cache('$base/block', 'guix'); COMMIT");
 same_files(contents("$base/block", qr/\.narinfo$/), $guix_files,
 	'it may run in a transaction');
 
+# ---- checkpoints: an export and what it is, without anything else
+
+sub checkpoint
+{
+	my ($directory, $cache) = @_;
+	my ($status, $out, $err) = $node->psql('postgres',
+		"CALL checkpoint_cache('$directory', '$cache')");
+	die $err if $status;
+	my @counts = $err =~ /checkpoint of cache "\w+" after event \d+: (\d+) narinfos, (\d+) of them written, (\d+) others removed/
+		or die "no notice: $err";
+	return join ' ', @counts;
+}
+
+sub last_of
+{
+	my ($cache) = @_;
+	return { version => 1, cache => $cache, narinfos =>
+		0 + sql("SELECT count(*) FROM valid_path WHERE cache = '$cache'"),
+		%{ decode_json(sql("SELECT json_build_object('seq', seq, 'epoch', epoch,
+			'digest', encode(digest, 'hex'), 'store_dir', store_dir)
+			FROM event AS e JOIN cache AS c ON c.name = e.cache
+			WHERE e.cache = '$cache' ORDER BY seq DESC LIMIT 1")) } };
+}
+
+sub described
+{
+	my ($directory) = @_;
+	return decode_json(slurp_bytes("$directory/checkpoint.json"));
+}
+
+is(checkpoint("$base/point", 'main'), '82 82 0', 'a checkpoint');
+my $point = contents("$base/point");
+is_deeply(described("$base/point"), last_of('main'), 'says what it is');
+like($point->{'checkpoint.json'}, qr/^\{.*\}\n\z/, 'in a line');
+delete $point->{'checkpoint.json'};
+make_path("$base/plain");
+export_cache("$base/plain");
+same_files($point, contents("$base/plain"), 'and is an export else');
+is(checkpoint("$base/point", 'main'), '82 0 0', 'again');
+is(checkpoint("$base/empty-point", 'empty'), '0 0 0', 'of an empty cache');
+is_deeply(described("$base/empty-point"), last_of('empty'), 'says so');
+
+# What is not valid any more is removed, and nothing else.
+spew("$base/point/other", 'other');
+spew("$base/point/other.narinfo", 'other');
+spew("$base/point/" . '1' x 32 . '.narinfo', 'no path of this cache');
+sql(q{DELETE FROM valid_path WHERE cache = 'main' AND hash = '} . '0' x 32 . q{'});
+is(checkpoint("$base/point", 'main'), '81 0 2', 'two files go');
+is_deeply(described("$base/point"), last_of('main'), 'it is the new one');
+ok(-e "$base/point/$_", "$_ stays") for 'other', 'other.narinfo';
+unlink "$base/point/$_" or die $! for 'other', 'other.narinfo';
+export_cache("$base/exact");
+my $exact = contents("$base/exact");
+my %now = %{ contents("$base/point") };
+delete $now{'checkpoint.json'};
+same_files(\%now, $exact, 'what is left is the cache');
+
+# One that fails is none.
+make_path("$base/point/" . '2' x 32 . '.narinfo');
+my ($failed) = $node->psql('postgres',
+	"CALL checkpoint_cache('$base/point', 'main')");
+isnt($failed, 0, 'a directory in the place of a file');
+ok(!-e "$base/point/checkpoint.json", 'leaves no checkpoint');
+rmdir "$base/point/" . '2' x 32 . '.narinfo' or die $!;
+checkpoint("$base/point", 'main');
+
+# While others publish, it is of one moment: with the events behind its number
+# it becomes what the cache is.
+sql(q{SELECT create_cache('busy', require_closure => false)});
+my $busy = "DO \$\$ BEGIN FOR i IN 1 .. 700 LOOP
+	PERFORM narinfo.publish(format(E'StorePath: /nix/store/%s-p\\nURL: nar/%s\\n'
+		'NarHash: sha256:%s\\nNarSize: 9\\nReferences: \\n',
+		translate(md5((i * 7 % 300)::text), 'e', 'z'), i,
+		repeat('0', 52))::narinfo.narinfo, 'busy');
+	IF i % 3 = 0 THEN DELETE FROM narinfo.valid_path WHERE cache = 'busy'
+		AND hash = translate(md5((i * 5 % 300)::text), 'e', 'z')::narinfo.store_hash; END IF;
+	COMMIT; END LOOP; END \$\$";
+my ($busy_out, $busy_err) = ('', '');
+my $publisher = IPC::Run::start([ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-d',
+	$node->connstr('postgres'), '-c', $busy ], '<', \undef, '>', \$busy_out,
+	'2>', \$busy_err);
+my ($points, $wrong, $between) = (0, 0, 0);
+do
+{
+	checkpoint("$base/busy", 'busy');
+	my $is = described("$base/busy");
+	$points++;
+	$wrong++ if $is->{digest} ne
+		sql("SELECT encode(digest, 'hex') FROM event
+			WHERE cache = 'busy' AND seq = $is->{seq}")
+		|| $is->{narinfos} != keys %{ contents("$base/busy", qr/\.narinfo$/) }
+		|| $is->{narinfos} != sql("SELECT count(*) FILTER (WHERE kind = 'publish')
+			- count(*) FILTER (WHERE kind = 'retract')
+			FROM event WHERE cache = 'busy' AND seq <= $is->{seq}");
+	$publisher->pump_nb if $publisher->pumpable;
+	$between++ if $publisher->pumpable;
+} while ($publisher->pumpable);
+ok($publisher->finish, 'a publisher') or diag($busy_err);
+is($wrong, 0, "each of $points checkpoints is of one moment");
+cmp_ok($between, '>', 0, 'and some were written while it published');
+
+my $files = contents("$base/busy", qr/\.narinfo$/);
+my $start = described("$base/busy")->{seq};
+for (split /\n/, sql("SELECT hash, encode(convert_to(info::text, 'UTF8'), 'hex')
+	FROM changes($start, 100000, 'busy') WHERE hash IS NOT NULL"))
+{
+	my ($hash, $hex) = split /\|/;
+	delete $files->{"$hash.narinfo"};
+	$files->{"$hash.narinfo"} = pack 'H*', $hex if defined $hex && $hex ne '';
+}
+export_cache("$base/end", 'busy');
+same_files($files, contents("$base/end", qr/\.narinfo$/),
+	'a follower that starts there ends with what the cache is');
+
 # ---- what is refused
 
 sub fails
@@ -203,6 +319,12 @@ fails("CALL export_cache('$base/occupied', 'guix')",
 ok(!-e "$base/occupied/.pg_narinfo.tmp", 'it leaves no half a file');
 fails("CALL export_cache('exports')",
 	qr/directory "exports" is not an absolute path/, 'a relative path');
+fails("CALL checkpoint_cache('exports', 'main')",
+	qr/directory "exports" is not an absolute path/,
+	'a relative path for a checkpoint');
+fails("CALL checkpoint_cache('$base/closed', 'guix')",
+	qr{could not create file "\Q$base\E/closed/[^"]+": Permission denied},
+	'a closed directory for a checkpoint');
 fails("CALL export_cache('$base/nix', 'unknown')",
 	qr/cache "unknown" does not exist/, 'an unknown cache');
 
@@ -212,6 +334,9 @@ my $as_exporter = 'SET SESSION AUTHORIZATION exporter;';
 fails("$as_exporter CALL export_cache('$base/role')",
 	qr/permission denied for procedure export_cache/,
 	'a role without pg_write_server_files');
+fails("$as_exporter CALL checkpoint_cache('$base/role')",
+	qr/permission denied for procedure checkpoint_cache/,
+	'nor for a checkpoint');
 sql('GRANT EXECUTE ON PROCEDURE export_cache(text, text) TO exporter');
 fails("$as_exporter CALL export_cache('$base/role')",
 	qr/permission denied for export_cache\n.*Only roles with privileges of "pg_write_server_files"/,
