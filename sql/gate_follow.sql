@@ -126,6 +126,13 @@ REVOKE USAGE ON SCHEMA narinfo FROM regress_narinfo_user;
 DROP ROLE regress_narinfo_user;
 SELECT drop_cache('main');
 
+-- the first key makes the row of main, as the first path does
+SELECT last_event() AS dropped
+\gset
+SELECT trust_key('cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=');
+SELECT kind, digest = cache_digest() AS digest FROM changes(:dropped);
+SELECT drop_cache('main');
+
 DO $$
 BEGIN
 	PERFORM narinfo.start();

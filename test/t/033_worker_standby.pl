@@ -33,6 +33,9 @@ $primary->safe_psql($database, "CALL narinfo.import_cache('$cache_dir')");
 $primary->wait_for_catchup($standby);
 is(http_get($port, "/$hash.narinfo")->{body},
 	slurp_bytes("$cache_dir/$hash.narinfo"), 'what the primary was given');
+is(http_get($port, '/changes?limit=50&after=20')->{body},
+	http_get($primary->{http_port}, '/changes?limit=50&after=20')->{body},
+	'and its events');
 
 # Rows that are rewritten and vacuumed away conflict with whoever reads them.
 my %seen;
