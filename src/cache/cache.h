@@ -125,21 +125,29 @@ extern bool cache_name_check(const char *name, size_t len);
  * Lookups in valid_path that share the opening of the table and its index
  * and one snapshot: begin, find as often as wanted, end; all in one
  * transaction.  valid_path_begin() returns NULL if the table is not there.
- * On error, the transaction's end cleans up.  "completions" is the
- * snapXactCompletionCount of the active snapshot, which only the one that
- * GetTransactionSnapshot() gave out tells, and no copy of it; 0: not known.
+ * On error, the transaction's end cleans up.
  */
 typedef struct ValidPathScan ValidPathScan;
 
-extern ValidPathScan *valid_path_begin(uint64 completions);
+extern ValidPathScan *valid_path_begin(void);
 
 /*
  * The narinfo of (cache, hash), detoasted; NULL if there is none.  It may lie
  * in a page that the scan has pinned: it lives until the next find or the end.
  */
-extern struct varlena *valid_path_find(ValidPathScan *scan,
-									   const CacheInfo *cache,
+extern struct varlena *valid_path_find(ValidPathScan *scan, const char *cache,
 									   const uint8 hash[STORE_HASH_LEN]);
+
+/*
+ * The same for a process that is asked again and again: with what
+ * lookup_memory.h remembers.  "completions" is the snapXactCompletionCount of
+ * the active snapshot, which only the one that GetTransactionSnapshot() gave
+ * out tells, and no copy of it; 0: not known.
+ */
+extern struct varlena *valid_path_find_again(ValidPathScan *scan,
+											 const CacheInfo *cache,
+											 const uint8 hash[STORE_HASH_LEN],
+											 uint64 completions);
 extern void valid_path_end(ValidPathScan *scan);
 
 /*

@@ -52,8 +52,8 @@ PG_FUNCTION_INFO_V1(valid_path_fill_hash);
 struct ValidPathScan
 {
 	Relation	rel;
-	uint64		completions;	/* of the snapshot */
-	BlockNumber nblocks;		/* no fewer as long as we hold our lock */
+	BlockNumber nblocks;		/* no fewer as long as we hold our lock;
+								 * Invalid until it is asked for */
 	Oid			pkey;
 	Oid			hash_type;
 	Relation	index;			/* NULL until a lookup needs it */
@@ -65,7 +65,7 @@ struct ValidPathScan
 };
 
 ValidPathScan *
-valid_path_begin(uint64 completions)
+valid_path_begin(void)
 {
 	const CacheCatalog *catalog = cache_catalog();
 	ValidPathScan *scan;
@@ -76,8 +76,7 @@ valid_path_begin(uint64 completions)
 	scan->rel = try_table_open(catalog->valid_path_rel, AccessShareLock);
 	if (scan->rel == NULL)
 		return NULL;
-	scan->completions = completions;
-	scan->nblocks = RelationGetNumberOfBlocks(scan->rel);
+	scan->nblocks = InvalidBlockNumber;
 	scan->pkey = catalog->valid_path_pkey;
 	scan->hash_type = catalog->store_hash_type;
 	scan->index = NULL;
@@ -96,8 +95,9 @@ equality_function(Relation index, int column)
 	return get_opcode(operator);
 }
 
+/* For searches by the cache alone, or by the hash as well. */
 static void
-open_index(ValidPathScan *scan)
+open_index(ValidPathScan *scan, int nkeys)
 {
 	scan->index = index_open(scan->pkey, AccessShareLock);
 	ScanKeyEntryInitialize(&scan->keys[0], 0, 1, BTEqualStrategyNumber,
@@ -106,7 +106,15 @@ open_index(ValidPathScan *scan)
 						   scan->hash_type, InvalidOid,
 						   equality_function(scan->index, 1), (Datum) 0);
 	scan->scan = compat_index_beginscan(scan->rel, scan->index,
-										GetActiveSnapshot(), 2);
+										GetActiveSnapshot(), nkeys);
+}
+
+static void
+set_cache(ValidPathScan *scan, const char *cache)
+{
+	scan->cache_len = strlen(cache);
+	SET_VARSIZE(scan->cache, VARHDRSZ + scan->cache_len);
+	memcpy(VARDATA(scan->cache), cache, scan->cache_len);
 }
 
 /* Is the row in the slot the one of scan->cache and this hash? */
@@ -128,61 +136,77 @@ is_wanted(ValidPathScan *scan, const uint8 hash[STORE_HASH_LEN])
 			   hash, STORE_HASH_LEN) == 0;
 }
 
+/* Puts the row of scan->cache and this hash into the slot. */
+static bool
+find_by_index(ValidPathScan *scan, const uint8 hash[STORE_HASH_LEN])
+{
+	MemoryContext old;
+	bool		found;
+
+	/* what the index keeps from one lookup to the next lives as long as it */
+	old = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
+	if (scan->index == NULL)
+		open_index(scan, 2);
+	scan->keys[0].sk_argument = PointerGetDatum(scan->cache);
+	scan->keys[1].sk_argument = PointerGetDatum(hash);
+	index_rescan(scan->scan, scan->keys, 2, NULL, 0);
+	found = index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot);
+	MemoryContextSwitchTo(old);
+	return found;
+}
+
+static struct varlena *
+narinfo_found(ValidPathScan *scan)
+{
+	bool		isnull;
+	Datum		info = slot_getattr(scan->slot, COLUMN_INFO, &isnull);
+
+	return isnull ? NULL : PG_DETOAST_DATUM_PACKED(info);
+}
+
+struct varlena *
+valid_path_find(ValidPathScan *scan, const char *cache,
+				const uint8 hash[STORE_HASH_LEN])
+{
+	if (strlen(cache) > CACHE_NAME_MAX)
+		return NULL;
+	set_cache(scan, cache);
+	return find_by_index(scan, hash) ? narinfo_found(scan) : NULL;
+}
+
 /* Is it where it was? */
 static bool
-find_remembered(ValidPathScan *scan, const CacheInfo *cache,
+find_remembered(ValidPathScan *scan, uint32 cache,
 				const uint8 hash[STORE_HASH_LEN])
 {
 	ItemPointerData tid;
 
-	return lookup_recall_place(cache->number, hash, &tid) &&
-		ItemPointerGetBlockNumber(&tid) < scan->nblocks &&
+	if (!lookup_recall_place(cache, hash, &tid))
+		return false;
+	if (scan->nblocks == InvalidBlockNumber)
+		scan->nblocks = RelationGetNumberOfBlocks(scan->rel);
+	return ItemPointerGetBlockNumber(&tid) < scan->nblocks &&
 		table_tuple_fetch_row_version(scan->rel, &tid, GetActiveSnapshot(),
 									  scan->slot) &&
 		is_wanted(scan, hash);
 }
 
-static bool
-find_by_index(ValidPathScan *scan, const CacheInfo *cache,
-			  const uint8 hash[STORE_HASH_LEN])
+struct varlena *
+valid_path_find_again(ValidPathScan *scan, const CacheInfo *cache,
+					  const uint8 hash[STORE_HASH_LEN], uint64 completions)
 {
-	if (scan->index == NULL)
-		open_index(scan);
-	scan->keys[0].sk_argument = PointerGetDatum(scan->cache);
-	scan->keys[1].sk_argument = PointerGetDatum(hash);
-	index_rescan(scan->scan, scan->keys, 2, NULL, 0);
-	if (!index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+	set_cache(scan, cache->name);
+	if (find_remembered(scan, cache->number, hash))
+		return narinfo_found(scan);
+	if (lookup_recall_absence(cache->number, hash, completions))
+		return NULL;
+	if (!find_by_index(scan, hash))
 	{
-		lookup_remember_absence(cache->number, hash, scan->completions);
-		return false;
+		lookup_remember_absence(cache->number, hash, completions);
+		return NULL;
 	}
 	lookup_remember_place(cache->number, hash, &scan->slot->tts_tid);
-	return true;
-}
-
-struct varlena *
-valid_path_find(ValidPathScan *scan, const CacheInfo *cache,
-				const uint8 hash[STORE_HASH_LEN])
-{
-	MemoryContext old;
-	bool		found;
-	Datum		info;
-	bool		isnull;
-
-	scan->cache_len = strlen(cache->name);
-	SET_VARSIZE(scan->cache, VARHDRSZ + scan->cache_len);
-	memcpy(VARDATA(scan->cache), cache->name, scan->cache_len);
-
-	/* what the index keeps from one lookup to the next lives as long as it */
-	old = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
-	found = find_remembered(scan, cache, hash) ||
-		(!lookup_recall_absence(cache->number, hash, scan->completions) &&
-		 find_by_index(scan, cache, hash));
-	MemoryContextSwitchTo(old);
-	if (!found)
-		return NULL;
-	info = slot_getattr(scan->slot, COLUMN_INFO, &isnull);
-	return isnull ? NULL : PG_DETOAST_DATUM_PACKED(info);
+	return narinfo_found(scan);
 }
 
 void
@@ -205,13 +229,8 @@ valid_path_end(ValidPathScan *scan)
 static void
 begin_cache(ValidPathScan *scan, const char *cache)
 {
-	size_t		len = strlen(cache);
-
-	SET_VARSIZE(scan->cache, VARHDRSZ + len);
-	memcpy(VARDATA(scan->cache), cache, len);
-	index_endscan(scan->scan);
-	scan->scan = compat_index_beginscan(scan->rel, scan->index,
-										GetActiveSnapshot(), 1);
+	set_cache(scan, cache);
+	open_index(scan, 1);
 	scan->keys[0].sk_argument = PointerGetDatum(scan->cache);
 	index_rescan(scan->scan, scan->keys, 1, NULL, 0);
 }

@@ -140,12 +140,12 @@ batch_narinfo(const CacheInfo *cache, const uint8 hash[STORE_HASH_LEN],
 	{
 		/* it outlives the request */
 		MemoryContextSwitchTo(TopTransactionContext);
-		scan = valid_path_begin(completions);
+		scan = valid_path_begin();
 		MemoryContextSwitchTo(request_context);
 		if (scan == NULL)
 			return SERVE_UNAVAILABLE;
 	}
-	*info = valid_path_find(scan, cache, hash);
+	*info = valid_path_find_again(scan, cache, hash, completions);
 	return *info != NULL ? SERVE_FOUND : SERVE_ABSENT;
 }
 
