@@ -27,6 +27,13 @@
 
 #define LISTEN_BACKLOG	4096
 #define MAX_HOST		255
+
+/*
+ * Bytes that the kernel takes of a file beyond those on the way.  Left alone
+ * it takes megabytes, of which a thousand readers that do not read eat up the
+ * memory that all sockets of the machine have.
+ */
+#define UNSENT_MAX		(256 * 1024)
 #define MAX_NAME		512
 
 /* One element of a list, taken apart. */
@@ -263,6 +270,7 @@ static int
 open_tcp(const struct addrinfo *info, bool probe)
 {
 	int			on = 1;
+	int			unsent = UNSENT_MAX;
 	int			saved;
 	int			fd = socket(info->ai_family,
 							SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -270,7 +278,9 @@ open_tcp(const struct addrinfo *info, bool probe)
 	if (fd < 0)
 		return -1;
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	/* those that are accepted inherit them */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof(unsent));
 	if ((info->ai_family != AF_INET6 ||
 		 setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) == 0) &&
 		(probe ||

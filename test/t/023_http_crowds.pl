@@ -30,6 +30,13 @@ sub memory
 		? $1 : die 'no RssAnon';
 }
 
+# Bytes that the sockets of the machine hold.
+sub tcp_memory
+{
+	my ($pages) = slurp_bytes('/proc/net/sockstat') =~ /^TCP: .* mem (\d+)/m;
+	return $pages * 4096;
+}
+
 # The slowest of some lookups, in seconds.
 sub slowest
 {
@@ -73,6 +80,7 @@ print $out 'x' x (1 << 20) for 1 .. 16;
 close $out;
 my $readers = $crowd < 1000 ? $crowd : 1000;
 $before = memory();
+my $kernel = tcp_memory();
 my @slow;
 for (1 .. $readers)
 {
@@ -85,6 +93,9 @@ ok(poll_until(sub { connections() >= $readers }), "$readers slow readers");
 cmp_ok(slowest(), '<', 1, 'block nobody');
 $each = (memory() - $before) * 1024 / $readers;
 cmp_ok($each, '<', 16384, sprintf('each costs %d bytes', $each));
+$kernel = (tcp_memory() - $kernel) / $readers;
+cmp_ok($kernel, '<', 1 << 20,
+	sprintf('and the kernel %d kB', $kernel / 1024));
 is(length(http_get($port, '/nar/big.nar')->{body}), 16 << 20,
 	'another reads the file meanwhile');
 @slow = ();
