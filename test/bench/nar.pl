@@ -26,7 +26,7 @@ for my $size ('64 MB', '1 MB', '64 kB')
 	close $out;
 
 	progress("NARs of $size");
-	wrk($_, $list, connections => 16, seconds => 1) for $nginx, $ours;
+	wrk($_, $list, connections => 16, seconds => 4) for $nginx, $ours;
 	my $wrk = rounds(
 		nginx => sub { wrk($nginx, $list, connections => 16) },
 		ours => sub { wrk($ours, $list, connections => 16) }
