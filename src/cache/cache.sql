@@ -308,7 +308,7 @@ CREATE PROCEDURE resign_cache(key_name text, cache text DEFAULT default_cache())
 	LANGUAGE C;
 
 COMMENT ON PROCEDURE resign_cache(text, text) IS
-'signs every narinfo of a cache that has no signature by this secret key of the server yet, as sign_narinfo does; commits on its way, and is called again to go on; needs SELECT and UPDATE on valid_path';
+'signs every narinfo of a cache that has no signature by this secret key of the server yet, as sign_narinfo does; commits on its way, and is called again to go on';
 
 REVOKE ALL ON FUNCTION trust_key(text, text), untrust_key(text, text),
 	generate_key(text, text), sign_narinfo(narinfo, text) FROM PUBLIC;

@@ -205,3 +205,7 @@ GRANT EXECUTE ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
 	TO narinfo_publisher, narinfo_admin;
 
 SELECT pg_catalog.pg_extension_config_dump('divergence', '');
+GRANT EXECUTE ON FUNCTION generate_key(text, text),
+	sign_narinfo(narinfo, text)
+	TO narinfo_admin;
+GRANT EXECUTE ON PROCEDURE resign_cache(text, text) TO narinfo_admin;
