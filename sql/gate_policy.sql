@@ -170,6 +170,22 @@ SELECT alter_cache('main', hook => ''), alter_cache('copy', hook => '');
 DROP FUNCTION public.hook(text, bigint, bigint);
 DROP TABLE public.told;
 
+-- what everybody may call that is not stable, and write; what publishers may
+SELECT p.oid::regprocedure FROM pg_proc AS p
+	WHERE p.pronamespace = 'narinfo'::regnamespace AND p.provolatile = 'v'
+		AND p.prorettype <> 'trigger'::regtype
+		AND has_function_privilege('public', p.oid, 'EXECUTE')
+	ORDER BY 1;
+SELECT c.oid::regclass, r.role FROM pg_class AS c,
+		unnest('{public,narinfo_reader,narinfo_publisher,narinfo_worker}'::name[]) AS r (role)
+	WHERE c.relnamespace = 'narinfo'::regnamespace AND c.relkind IN ('r', 'v', 'S')
+		AND has_table_privilege(r.role, c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+	ORDER BY 1, 2;
+SELECT p.oid::regprocedure FROM pg_proc AS p
+	WHERE p.pronamespace = 'narinfo'::regnamespace
+		AND has_function_privilege('narinfo_publisher', p.oid, 'EXECUTE')
+		AND NOT has_function_privilege('public', p.oid, 'EXECUTE')
+	ORDER BY p.oid::regprocedure::text COLLATE "C";
 -- roles: readers read, publishers publish, admins do the rest; a function is
 -- registered by who owns it
 CREATE FUNCTION public.all_pass(narinfo, text) RETURNS boolean

@@ -691,3 +691,36 @@ narinfo_next_ref(Span *rest, StorePath *ref)
 	*rest = span_skip(*rest, len);
 	return true;
 }
+
+/* The next field that is not Guix's signature. */
+static bool
+next_signed_field(Span *rest, Span *name, Span *value)
+{
+	bool		found;
+
+	do
+	{
+		found = narinfo_next_field(rest, name, value);
+	} while (found && span_is(*name, "Signature"));
+	return found;
+}
+
+bool
+narinfo_signed_further(Span text, Span signed_text)
+{
+	Span		name;
+	Span		value;
+	Span		signed_name;
+	Span		signed_value;
+	bool		more = next_signed_field(&text, &name, &value);
+
+	while (next_signed_field(&signed_text, &signed_name, &signed_value))
+	{
+		if (more && span_equal(name, signed_name) &&
+			span_equal(value, signed_value))
+			more = next_signed_field(&text, &name, &value);
+		else if (!span_is(signed_name, "Sig"))
+			return false;
+	}
+	return !more;
+}

@@ -79,4 +79,11 @@ extern bool narinfo_next_ref(Span *rest, StorePath *ref);
  */
 extern bool narinfo_next_field(Span *rest, Span *name, Span *value);
 
+/*
+ * Is the second text the first with signatures added?  Nix's are lines among
+ * the others; Guix' takes the place of the one that was there, if any.  Both
+ * have been parsed.
+ */
+extern bool narinfo_signed_further(Span text, Span signed_text);
+
 #endif							/* NARINFO_BASE_NARINFO_H */

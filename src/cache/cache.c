@@ -51,6 +51,7 @@ PG_FUNCTION_INFO_V1(default_cache);
 #define NCOLUMNS				8	/* those that are never NULL */
 #define COLUMN_FILTER			9
 #define COLUMN_HOOK				10
+#define COLUMN_SIGN_WITH		11
 
 char	   *cache_default_name;
 
@@ -187,16 +188,16 @@ copy_label(Oid value, char label[NAMEDATALEN])
 	ReleaseSysCache(tuple);
 }
 
+/* A text of at most size - 1 bytes, empty if it is NULL. */
 static void
-copy_function(TupleTableSlot *slot, int column,
-			  char function[CACHE_FUNCTION_MAX + 1])
+copy_name(TupleTableSlot *slot, int column, char *name, Size size)
 {
 	bool		isnull;
 	Datum		value = slot_getattr(slot, column, &isnull);
 
-	function[0] = '\0';
+	name[0] = '\0';
 	if (!isnull)
-		strlcpy(function, TextDatumGetCString(value), CACHE_FUNCTION_MAX + 1);
+		strlcpy(name, TextDatumGetCString(value), size);
 }
 
 static void
@@ -211,8 +212,11 @@ read_policies(TupleTableSlot *slot, const Datum *values,
 		strcmp(label, "keep") == 0 ? DIVERGENCE_KEEP :
 		strcmp(label, "replace") == 0 ? DIVERGENCE_REPLACE :
 		DIVERGENCE_REFUSE;
-	copy_function(slot, COLUMN_FILTER, policies->filter);
-	copy_function(slot, COLUMN_HOOK, policies->hook);
+	copy_name(slot, COLUMN_FILTER, policies->filter,
+			  sizeof(policies->filter));
+	copy_name(slot, COLUMN_HOOK, policies->hook, sizeof(policies->hook));
+	copy_name(slot, COLUMN_SIGN_WITH, policies->sign_with,
+			  sizeof(policies->sign_with));
 }
 
 static void

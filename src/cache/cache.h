@@ -39,6 +39,7 @@ typedef enum DivergenceAction
 } DivergenceAction;
 
 #define CACHE_FUNCTION_MAX 255	/* bytes */
+#define SECRET_NAME_MAX 128		/* bytes; a file is called so */
 
 /* What the gate asks of what enters. */
 typedef struct CachePolicies
@@ -47,6 +48,7 @@ typedef struct CachePolicies
 	DivergenceAction on_divergence;
 	char		filter[CACHE_FUNCTION_MAX + 1]; /* "": none */
 	char		hook[CACHE_FUNCTION_MAX + 1];
+	char		sign_with[SECRET_NAME_MAX + 1]; /* a secret key; "": none */
 } CachePolicies;
 
 /*

@@ -21,6 +21,13 @@ CREATE FUNCTION is_cache_name(text) RETURNS boolean
 COMMENT ON FUNCTION is_cache_name(text) IS
 'whether a cache may be called so: 1 to 63 of [a-z0-9_-], the first and the last of [a-z0-9], and not the beginning of another URL';
 
+CREATE FUNCTION is_secret_key_name(text) RETURNS boolean
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION is_secret_key_name(text) IS
+'whether a secret key may be called so: 1 to 128 of [A-Za-z0-9._+@-], not beginning with "." or "-"';
+
 CREATE FUNCTION default_cache() RETURNS text
 	AS 'MODULE_PATHNAME'
 	LANGUAGE C STABLE PARALLEL SAFE;
@@ -39,12 +46,14 @@ CREATE TABLE cache (
 	on_divergence divergence_action NOT NULL DEFAULT 'refuse',
 	filter text,
 	hook text,
+	sign_with text,
 	CONSTRAINT cache_name_valid CHECK (is_cache_name(name)),
 	CONSTRAINT cache_store_dir_valid CHECK (is_store_dir(store_dir)),
 	CONSTRAINT cache_priority_valid CHECK (priority >= 0),
 	CONSTRAINT cache_min_signatures_valid CHECK (min_signatures >= 0),
 	CONSTRAINT cache_filter_valid CHECK (octet_length(filter) BETWEEN 1 AND 255),
-	CONSTRAINT cache_hook_valid CHECK (octet_length(hook) BETWEEN 1 AND 255)
+	CONSTRAINT cache_hook_valid CHECK (octet_length(hook) BETWEEN 1 AND 255),
+	CONSTRAINT cache_sign_with_valid CHECK (is_secret_key_name(sign_with))
 );
 
 COMMENT ON TABLE cache IS
@@ -69,6 +78,8 @@ COMMENT ON COLUMN cache.filter IS
 'name of a function (narinfo, text) that returns whether a narinfo may enter this cache';
 COMMENT ON COLUMN cache.hook IS
 'name of a function (text, bigint, bigint) that is called with the cache and the first and last number of the events of a transaction, before it commits';
+COMMENT ON COLUMN cache.sign_with IS
+'name of the secret key of the server that signs what is published without a valid signature by a trusted key; NULL: none does';
 
 -- No foreign key to cache, no edge table: see the design of the gate.
 CREATE TABLE valid_path (
@@ -100,6 +111,17 @@ COMMENT ON FUNCTION valid_path_fill_hash() IS
 
 CREATE TRIGGER fill_hash BEFORE INSERT ON valid_path
 	FOR EACH ROW EXECUTE FUNCTION valid_path_fill_hash();
+
+CREATE FUNCTION valid_path_sign() RETURNS trigger
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON FUNCTION valid_path_sign() IS
+'trigger that signs what comes unsigned, where the cache has a key for that';
+
+-- Not where a change is replicated: it has been signed by then.
+CREATE TRIGGER sign BEFORE INSERT OR UPDATE OF info ON valid_path
+	FOR EACH ROW EXECUTE FUNCTION valid_path_sign();
 
 -- Every process remembers the rows of cache; this tells them to forget.  It
 -- also fires where a change is replicated.

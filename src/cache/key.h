@@ -7,6 +7,7 @@
  *	  key.c			the table narinfo.key, and what signatures are worth
  *	  key_file.c	secret keys, each a file of pg_narinfo.key_directory
  *	  sign.c		signing narinfos, one or all of a cache
+ *	  sign_policy.c	signing what is published unsigned, see policy.h
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *

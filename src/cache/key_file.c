@@ -28,15 +28,14 @@
 
 #include "types/types.h"
 
+PG_FUNCTION_INFO_V1(is_secret_key_name);
+PG_FUNCTION_INFO_V1(policy_key);
 PG_FUNCTION_INFO_V1(generate_key);
 
 #define FILE_MODE 0600
 
 /* Bytes of a file; Nix's keys have some 100, Guix's some 250. */
 #define FILE_MAX 2048
-
-/* Bytes of a name; it is that of a file, and of its temporary one. */
-#define FILE_NAME_MAX 128
 
 static char *key_directory;
 
@@ -72,11 +71,9 @@ key_init(void)
  * between two ';'.  So: no '/', no '.' at the beginning, none of these.
  */
 static bool
-name_is_good(const char *name)
+name_is_good(const char *name, size_t len)
 {
-	size_t		len = strlen(name);
-
-	if (len == 0 || len > FILE_NAME_MAX || name[0] == '.' || name[0] == '-')
+	if (len == 0 || len > SECRET_NAME_MAX || name[0] == '.' || name[0] == '-')
 		return false;
 	for (size_t i = 0; i < len; i++)
 	{
@@ -93,12 +90,22 @@ name_is_good(const char *name)
 static void
 check_name(const char *name)
 {
-	if (!name_is_good(name))
+	if (!name_is_good(name, strlen(name)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_NAME),
 				 errmsg("invalid key name \"%s\"", name),
 				 errdetail("A key is called by 1 to %d of [A-Za-z0-9._+@-], not beginning with \".\" or \"-\".",
-						   FILE_NAME_MAX)));
+						   SECRET_NAME_MAX)));
+}
+
+/* is_secret_key_name(text): the constraint of cache.sign_with */
+Datum
+is_secret_key_name(PG_FUNCTION_ARGS)
+{
+	text	   *name = PG_GETARG_TEXT_PP(0);
+
+	PG_RETURN_BOOL(name_is_good(VARDATA_ANY(name),
+								VARSIZE_ANY_EXHDR(name)));
 }
 
 /* The key directory, open.  No error may be raised before it is closed. */
@@ -325,6 +332,19 @@ secret_key_load(const char *name)
 	return key;
 }
 
+/*
+ * policy_key(name text): what cache.sign_with may become.  Tried when it is
+ * set, and not by whoever publishes first.
+ */
+Datum
+policy_key(PG_FUNCTION_ARGS)
+{
+	text	   *name = PG_GETARG_TEXT_PP(0);
+
+	secret_key_wipe(secret_key_load(text_to_cstring(name)));
+	PG_RETURN_TEXT_P(name);
+}
+
 /*-------------------------------------------------------------------------
  * Writing
  *-------------------------------------------------------------------------
@@ -345,7 +365,7 @@ write_bytes(int fd, const char *text, size_t len)
 static bool
 write_file(int directory, const char *name, const char *text, size_t len)
 {
-	char		temporary[FILE_NAME_MAX + 32];
+	char		temporary[SECRET_NAME_MAX + 32];
 	int			save_errno;
 	bool		good;
 	int			fd;

@@ -169,9 +169,8 @@ passes_filter(PolicyCheck *check, const struct varlena *info)
 	return !fcinfo->isnull && DatumGetBool(result);
 }
 
-/* HASH-NAME, for messages. */
-static char *
-name_of(const struct varlena *info)
+char *
+policy_name_of(const struct varlena *info)
 {
 	PackedRefs	refs;
 	StorePath	path;
@@ -185,12 +184,9 @@ name_of(const struct varlena *info)
 					(int) path.name.len, path.name.data);
 }
 
-/*
- * How many of the keys that the cache trusts have signed it; "wanted" will do.
- * A key counts once, however often and by whatever names it has signed.
- */
-static int
-count_signatures(const char *cache, const struct varlena *info, int wanted)
+int
+policy_count_signatures(const char *cache, const struct varlena *info,
+						int wanted)
 {
 	SignatureCheck check;
 	const PublicKey **seen;
@@ -215,24 +211,30 @@ count_signatures(const char *cache, const struct varlena *info, int wanted)
 void
 policy_check(PolicyCheck *check, const struct varlena *info)
 {
-	int			wanted = check->policies.min_signatures;
+	const CachePolicies *policies = &check->policies;
+	int			wanted = policies->min_signatures;
 
 	if (wanted > 0)
 	{
-		int			valid = count_signatures(check->cache, info, wanted);
+		int			valid = policy_count_signatures(check->cache, info,
+													wanted);
 
 		if (valid < wanted)
 			ereport(ERROR,
 					(errcode(ERRCODE_NARINFO_REFUSED),
 					 errmsg("%s has %d of the %d signatures that cache \"%s\" wants",
-							name_of(info), valid, wanted, check->cache)));
+							policy_name_of(info), valid, wanted,
+							check->cache),
+					 policies->sign_with[0] == '\0' ? 0 :
+					 errhint("The cache signs with key \"%s\": does it trust it?",
+							 policies->sign_with)));
 	}
-	if (check->policies.filter[0] != '\0' && !passes_filter(check, info))
+	if (policies->filter[0] != '\0' && !passes_filter(check, info))
 		ereport(ERROR,
 				(errcode(ERRCODE_NARINFO_REFUSED),
 				 errmsg("the filter of cache \"%s\" refuses %s",
-						check->cache, name_of(info)),
-				 errdetail("The filter is %s.", check->policies.filter)));
+						check->cache, policy_name_of(info)),
+				 errdetail("The filter is %s.", policies->filter)));
 }
 
 void

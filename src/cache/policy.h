@@ -25,8 +25,30 @@ extern PolicyCheck *policy_begin(const char *cache);
 /* Raises ERRCODE_NARINFO_REFUSED. */
 extern void policy_check(PolicyCheck *check, const struct varlena *info);
 
+/*
+ * How many of the keys that the cache trusts have signed it; "wanted" will do.
+ * A key counts once, however often and by whatever names it has signed.
+ */
+extern int	policy_count_signatures(const char *cache,
+									const struct varlena *info, int wanted);
+
+/* HASH-NAME, for messages, palloc'd. */
+extern char *policy_name_of(const struct varlena *info);
+
 /* Calls the cache's hook, if it has one; it may do what it likes. */
 extern void policy_call_hook(const char *cache, int64 first, int64 last);
+
+/*
+ * ---- what comes unsigned (sign_policy.c) ----
+ *
+ * What is to be stored of a narinfo that is offered to a cache: it, or with
+ * the cache's signature, then palloc'd, or "there" itself if that says so
+ * already.  "there" is what the cache has for the path, or NULL.  Raises
+ * ERRCODE_NARINFO_REFUSED, or what is wrong with the key.
+ */
+extern struct varlena *policy_sign(const char *cache,
+								   struct varlena *offered,
+								   struct varlena *there);
 
 /*
  * ---- divergence (divergence.c) ----

@@ -43,6 +43,13 @@ CREATE FUNCTION policy_function(name text, is_hook boolean) RETURNS text
 COMMENT ON FUNCTION policy_function(text, boolean) IS
 'the full name of a function, when the one who calls owns it and it can be a filter, or a hook';
 
+CREATE FUNCTION policy_key(name text) RETURNS text
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION policy_key(text) IS
+'the name of a secret key, when this server has it and can sign with it';
+
 CREATE FUNCTION create_cache(
 		name text,
 		store_dir text DEFAULT '/nix/store',
@@ -53,7 +60,8 @@ CREATE FUNCTION create_cache(
 		min_signatures integer DEFAULT 0,
 		on_divergence divergence_action DEFAULT 'refuse',
 		filter text DEFAULT NULL,
-		hook text DEFAULT NULL)
+		hook text DEFAULT NULL,
+		sign_with text DEFAULT NULL)
 	RETURNS boolean
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -62,7 +70,7 @@ DECLARE
 	wanted narinfo.cache := ROW(name, store_dir, priority, want_mass_query,
 		visibility, require_closure, min_signatures, on_divergence,
 		narinfo.policy_function(filter, false),
-		narinfo.policy_function(hook, true));
+		narinfo.policy_function(hook, true), narinfo.policy_key(sign_with));
 	there narinfo.cache;
 BEGIN
 	INSERT INTO narinfo.cache SELECT wanted.* ON CONFLICT DO NOTHING;
@@ -80,7 +88,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text) IS
+COMMENT ON FUNCTION create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text) IS
 'makes a cache; false if it is there already and is the same';
 
 CREATE FUNCTION alter_cache(
@@ -93,7 +101,8 @@ CREATE FUNCTION alter_cache(
 		min_signatures integer DEFAULT NULL,
 		on_divergence divergence_action DEFAULT NULL,
 		filter text DEFAULT NULL,
-		hook text DEFAULT NULL)
+		hook text DEFAULT NULL,
+		sign_with text DEFAULT NULL)
 	RETURNS boolean
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -123,7 +132,9 @@ BEGIN
 		CASE WHEN filter IS NULL THEN old.filter WHEN filter <> ''
 			THEN narinfo.policy_function(filter, false) END,
 		CASE WHEN hook IS NULL THEN old.hook WHEN hook <> ''
-			THEN narinfo.policy_function(hook, true) END);
+			THEN narinfo.policy_function(hook, true) END,
+		CASE WHEN sign_with IS NULL THEN old.sign_with WHEN sign_with <> ''
+			THEN narinfo.policy_key(sign_with) END);
 	IF new IS NOT DISTINCT FROM old THEN
 		RETURN false;
 	END IF;
@@ -134,14 +145,14 @@ BEGIN
 			require_closure = new.require_closure,
 			min_signatures = new.min_signatures,
 			on_divergence = new.on_divergence, filter = new.filter,
-			hook = new.hook
+			hook = new.hook, sign_with = new.sign_with
 		WHERE c.name = alter_cache.name;
 	RETURN true;
 END
 $$;
 
-COMMENT ON FUNCTION alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text) IS
-'changes a cache where an argument is not NULL, a filter or hook of '''' is none; whether that changed anything';
+COMMENT ON FUNCTION alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text) IS
+'changes a cache where an argument is not NULL, a filter, hook or sign_with of '''' is none; whether that changed anything';
 
 CREATE FUNCTION drop_cache(name text) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
@@ -190,22 +201,22 @@ GRANT SELECT ON cache, valid_path, key, event, divergence, touched,
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
 
 REVOKE ALL ON FUNCTION
-	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
-	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
-	drop_cache(text)
+	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
+	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
+	drop_cache(text), policy_key(text)
 	FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
-	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text),
+	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
+	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
 	drop_cache(text), trust_key(text, text), untrust_key(text, text)
 	TO narinfo_admin;
+GRANT EXECUTE ON FUNCTION generate_key(text, text),
+	sign_narinfo(narinfo, text)
+	TO narinfo_admin;
+GRANT EXECUTE ON PROCEDURE resign_cache(text, text) TO narinfo_admin;
 GRANT EXECUTE ON FUNCTION changes(bigint, integer, text)
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
 GRANT EXECUTE ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
 	TO narinfo_publisher, narinfo_admin;
 
 SELECT pg_catalog.pg_extension_config_dump('divergence', '');
-GRANT EXECUTE ON FUNCTION generate_key(text, text),
-	sign_narinfo(narinfo, text)
-	TO narinfo_admin;
-GRANT EXECUTE ON PROCEDURE resign_cache(text, text) TO narinfo_admin;

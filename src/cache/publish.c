@@ -150,6 +150,20 @@ is_kept(Publishing *publishing, const struct varlena *there,
 	return true;
 }
 
+/* What is new is signed by the trigger that signs all that is inserted. */
+static PathState
+compare(Publishing *publishing, Path *path, struct varlena *there)
+{
+	struct varlena *wanted = policy_sign(publishing->cache, path->info, there);
+
+	if (wanted == there || same_info(there, wanted) ||
+		is_kept(publishing, there, wanted))
+		return PATH_DONE;
+	path->info = wanted;
+	path->hash = packed_store_hash(NARINFO_PACKED(wanted));
+	return PATH_OTHER;
+}
+
 /* What is there of those that are open, seen with a fresh snapshot. */
 static void
 look(Publishing *publishing)
@@ -161,22 +175,16 @@ look(Publishing *publishing)
 	for (int i = 0; i < publishing->n; i++)
 	{
 		Path	   *path = &publishing->paths[i];
-		const struct varlena *there;
+		struct varlena *there;
 
 		CHECK_FOR_INTERRUPTS();
 		if (path->state != PATH_OPEN)
 			continue;
 		there = valid_path_find(scan, publishing->cache, path->hash);
-		if (there == NULL)
-			path->state = PATH_NEW;
-		else if (!same_info(there, path->info) &&
-				 !is_kept(publishing, there, path->info))
-			path->state = PATH_OTHER;
-		else
-		{
-			path->state = PATH_DONE;
+		path->state = there == NULL ? PATH_NEW :
+			compare(publishing, path, there);
+		if (path->state == PATH_DONE)
 			gate_touch(publishing->cache, path->hash);
-		}
 	}
 	valid_path_end(scan);
 	PopActiveSnapshot();

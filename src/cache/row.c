@@ -48,7 +48,7 @@ const GatedTable gated_tables[] = {
 		.removed = EVENT_DROP_CACHE,
 		.columns = {"name", "store_dir", "priority", "want_mass_query",
 			"visibility", "require_closure", "min_signatures",
-		"on_divergence", "filter", "hook"}
+		"on_divergence", "filter", "hook", "sign_with"}
 	},
 	[GATED_KEY] = {
 		.name = "key", .tag = 3,

@@ -39,10 +39,12 @@
 #include "utils/snapmgr.h"
 
 #include "cache/lookup_memory.h"
+#include "cache/policy.h"
 #include "compat.h"
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(valid_path_fill_hash);
+PG_FUNCTION_INFO_V1(valid_path_sign);
 
 /* Columns of narinfo.valid_path; the first two are the primary key's too. */
 #define COLUMN_CACHE	1
@@ -316,5 +318,52 @@ valid_path_fill_hash(PG_FUNCTION_ARGS)
 	info = PG_DETOAST_DATUM_PACKED(datum);
 	hash = PointerGetDatum(packed_store_hash(NARINFO_PACKED(info)));
 	row = heap_modify_tuple_by_cols(row, desc, 1, &column, &hash, &isnull);
+	return PointerGetDatum(row);
+}
+
+/* The narinfo of a row, NULL if it has none. */
+static struct varlena *
+row_info(HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		datum = heap_getattr(row, COLUMN_INFO, desc, &isnull);
+
+	return isnull ? NULL : PG_DETOAST_DATUM_PACKED(datum);
+}
+
+/* INSERT and UPDATE store what the cache makes of a narinfo. */
+Datum
+valid_path_sign(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigger = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
+	HeapTuple	row;
+	int			column = COLUMN_INFO;
+	bool		isnull;
+	Datum		cache;
+	struct varlena *offered;
+	struct varlena *there = NULL;
+	Datum		wanted;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("valid_path_sign() is a trigger function")));
+	row = trigger->tg_trigtuple;
+	desc = RelationGetDescr(trigger->tg_relation);
+	if (TRIGGER_FIRED_BY_UPDATE(trigger->tg_event))
+	{
+		there = row_info(row, desc);
+		row = trigger->tg_newtuple;
+	}
+	cache = heap_getattr(row, COLUMN_CACHE, desc, &isnull);
+	offered = row_info(row, desc);
+	if (isnull || offered == NULL)
+		return PointerGetDatum(row);	/* NOT NULL will say so */
+	wanted = PointerGetDatum(policy_sign(TextDatumGetCString(cache), offered,
+										 there));
+	if (wanted == PointerGetDatum(offered))
+		return PointerGetDatum(row);
+	row = heap_modify_tuple_by_cols(row, desc, 1, &column, &wanted, &isnull);
 	return PointerGetDatum(row);
 }

@@ -270,6 +270,16 @@ index_says_valid(Span index, const char *file, const char **key)
 	return memmem(line, (size_t) (end - line), "\tverified\t", 10) != NULL;
 }
 
+static bool
+nixos_valid(Span text)
+{
+	NixPublicKey key;
+	ParseError	error;
+
+	return nix_public_key_parse(str(NIXOS_KEY), &key, &error) &&
+		nix_valid(text, &key);
+}
+
 static void
 test_nix_file(const char *path, Span text, const char *key_text)
 {
@@ -332,7 +342,8 @@ test_file(const char *path, const char *name, Span index,
 	{
 		if (!index_says_valid(index, name, &key))
 			ok(info.kind == NARINFO_GUIX ? !guix_valid(text, NULL) :
-			   true, "%s is not said to be valid", path);
+			   !nixos_valid(text),
+			   "%s is not said to be valid, and is not", path);
 		else if (info.kind == NARINFO_GUIX)
 			test_guix_file(path, text, NULL);
 		else
@@ -779,6 +790,53 @@ test_guix_damage(void)
 	   survived, changes);
 }
 
+/*-------------------------------------------------------------------------
+ * Texts that differ by signatures
+ *-------------------------------------------------------------------------
+ */
+
+#define SIG(c) "Sig: " c "-1:xyz\n"
+#define SIGNATURE(c) "Signature: 1;" c ";KCk=\n"
+#define HEAD NIX_HEAD "\n"
+
+typedef struct FurtherCase
+{
+	const char *text;
+	const char *other;
+	bool		further;
+} FurtherCase;
+
+static const FurtherCase further_cases[] = {
+	{HEAD, HEAD, true},
+	{HEAD, HEAD SIG("a"), true},
+	{HEAD, HEAD SIG("a") SIG("b"), true},
+	{HEAD "X: 1\n", HEAD SIG("a") "X: 1\n" SIG("b"), true},
+	{HEAD SIG("b"), HEAD SIG("a") SIG("b") SIG("b"), true},
+	{HEAD, HEAD SIGNATURE("a"), true},
+	{HEAD SIGNATURE("a"), HEAD SIGNATURE("b"), true},
+	{HEAD SIGNATURE("a") "X: 1\n", HEAD "X: 1\n", true},
+	{HEAD SIG("a"), HEAD, false},
+	{HEAD SIG("a"), HEAD SIG("b"), false},
+	{HEAD SIG("a") SIG("a"), HEAD SIG("a"), false},
+	{HEAD, HEAD "X: 1\n" SIG("a"), false},
+	{HEAD "X: 1\n", HEAD SIG("a"), false},
+	{HEAD "X: 1\n", HEAD SIG("a") "X: 2\n", false},
+	{HEAD "X: 1\nY: 1\n", HEAD "Y: 1\nX: 1\n" SIG("a"), false},
+	{HEAD SIG("a") SIG("b"), HEAD SIG("b") SIG("a"), false},
+};
+
+static void
+test_further(void)
+{
+	for (size_t i = 0; i < sizeof(further_cases) / sizeof(FurtherCase); i++)
+	{
+		const FurtherCase *test = &further_cases[i];
+
+		ok(narinfo_signed_further(str(test->text), str(test->other)) ==
+		   test->further, "signed further, case %zu", i);
+	}
+}
+
 int
 main(int argc, char **argv)
 {
@@ -795,6 +853,7 @@ main(int argc, char **argv)
 	test_guix_signing();
 	test_guix_places();
 	test_guix_damage();
+	test_further();
 	for (int i = 1; i < argc; i++)
 		test_directory(argv[i], key);
 	while (nkept > 0)
