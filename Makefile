@@ -5,6 +5,7 @@
 #   make test           every test        make test T=010  those matching 010
 #   make style          the rules of the house    make indent   applies them
 #   make fuzz           the parsers under libFuzzer, FUZZ_SECONDS=60 each
+#   make guix-test      the real guix against what we sign, in chroots
 #   make deps           installs the Debian packages that all this needs
 #
 # and, as with every extension, with any PG_CONFIG:
@@ -189,7 +190,7 @@ fuzz:
 	@+tools/fuzz $(if $(T),'$(T)')
 
 # Those that come later are targets once their scripts are there.
-SCRIPTED = $(foreach name,bench stress,$(if $(wildcard tools/$(name)),$(name)))
+SCRIPTED = $(foreach name,bench stress guix-test,$(if $(wildcard tools/$(name)),$(name)))
 $(SCRIPTED):
 	@+tools/$@
 
