@@ -335,10 +335,9 @@ sub guix_verifies
 	return $x % $order == number($r);
 }
 
-SKIP:
 {
 	my ($file) = sort glob "$test_dir/corpus/guix/cache/*.narinfo";
-	skip 'no corpus of Guix', 6 unless $file;
+	ok($file, 'the corpus of Guix is there');
 	my $text = slurp_bytes($file);
 	ok(guix_verifies($text), "what guix publish has signed verifies");
 	my $ours = narinfo("SELECT narinfo.sign_narinfo(\$narinfo\$$text\$narinfo\$,
