@@ -29,6 +29,7 @@ our @EXPORT = qw(
 	cluster_start cluster_stop dump_command need_rows setting paths_file sql psql_command
 	nginx_start constant_start wrk crowd_start crowd_drain rounds median
 	compare bar busy info table_print progress slurp spawn end_process memory
+	bare
 	descriptors children processors can_go_first place warm narinfo_files
 	narinfo_files_in_memory nar_file keep_in_memory
 );
@@ -300,6 +301,7 @@ sub settings
 		pg_narinfo.listen = '127.0.0.1:$http_port'
 		pg_narinfo.http_workers = 1
 		pg_narinfo.file_root = '$file_root'
+		pg_narinfo.key_directory = '$dir/keys'
 		pg_narinfo.idle_timeout = 600s
 		pg_narinfo.send_timeout = 600s
 		END
@@ -339,6 +341,7 @@ sub cluster_start
 	$pg_port = 5432;
 	$file_root = "$dir/files";
 	make_path($file_root, "$file_root/nar");
+	make_path("$dir/keys", { mode => 0700 });
 	if (!$kept)
 	{
 		run('rm', '-rf', "$dir/data");
@@ -662,6 +665,16 @@ sub crowd_drain
 		bytes => $bytes,
 		spent_since($before, $server, $wall)
 	};
+}
+
+# Times a second that libsodium alone verifies, or signs.
+sub bare
+{
+	my ($what) = @_;
+	open my $out, '-|', "$programs/bare", $what, 1 or die "bare: $!\n";
+	my $rate = <$out>;
+	close $out or die "bare $what failed\n";
+	return $rate + 0;
 }
 
 # ---- figures
