@@ -33,6 +33,7 @@
 #include "utils/syscache.h"
 
 #include "cache/key.h"
+#include "cache/node.h"
 #include "cache/retention.h"
 
 PG_FUNCTION_INFO_V1(cache_changed);
@@ -147,6 +148,7 @@ cache_init(void)
 							   NULL);
 	key_init();
 	retention_init();
+	node_init();
 }
 
 /*-------------------------------------------------------------------------

@@ -62,6 +62,7 @@ typedef struct CacheCatalog
 	Oid			valid_path_pkey;
 	Oid			event_rel;
 	Oid			event_pkey;
+	Oid			node_rel;
 	Oid			narinfo_type;
 	Oid			narinfo_array_type;
 	Oid			store_hash_type;

@@ -28,7 +28,8 @@ forget_relation(Datum arg, Oid relid)
 	(void) arg;
 	if (relid == InvalidOid || relid == catalog.cache_rel ||
 		relid == catalog.valid_path_rel || relid == catalog.valid_path_pkey ||
-		relid == catalog.event_rel || relid == catalog.event_pkey)
+		relid == catalog.event_rel || relid == catalog.event_pkey ||
+		relid == catalog.node_rel)
 		catalog_valid = false;
 }
 
@@ -72,6 +73,7 @@ cache_catalog(void)
 	catalog.valid_path_pkey = get_relname_relid("valid_path_pkey", schema);
 	catalog.event_rel = get_relname_relid("event", schema);
 	catalog.event_pkey = get_relname_relid("event_pkey", schema);
+	catalog.node_rel = get_relname_relid("node", schema);
 	catalog.narinfo_type = find_type("narinfo", schema);
 	catalog.store_hash_type = find_type("store_hash", schema);
 	if (!OidIsValid(catalog.cache_rel) ||
@@ -79,6 +81,7 @@ cache_catalog(void)
 		!OidIsValid(catalog.valid_path_pkey) ||
 		!OidIsValid(catalog.event_rel) ||
 		!OidIsValid(catalog.event_pkey) ||
+		!OidIsValid(catalog.node_rel) ||
 		!OidIsValid(catalog.narinfo_type) ||
 		!OidIsValid(catalog.store_hash_type))
 	{

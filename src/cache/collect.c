@@ -6,7 +6,7 @@
  *
  * They fire once a statement and read its transition tables.  In the apply of
  * replication they do not fire: what comes from there has passed the gate of
- * the site where it was published.
+ * the site where it was published.  So have the rows of a dump (node.c).
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -31,6 +31,7 @@
 #include "cache/change.h"
 #include "cache/errors.h"
 #include "cache/gate.h"
+#include "cache/node.h"
 #include "cache/policy.h"
 #include "types/types.h"
 
@@ -297,6 +298,9 @@ gate_collect(PG_FUNCTION_ARGS)
 	Collecting	collecting = {0};
 	TupleDesc	desc = RelationGetDescr(trigger->tg_relation);
 
+	if (node_takes_dump())
+		return PointerGetDatum(NULL);
+	node_check_fence();
 	collecting.trigger_table = RelationGetRelationName(trigger->tg_relation);
 	collecting.table = gated_table_find(collecting.trigger_table);
 	if (collecting.table < 0)

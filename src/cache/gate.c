@@ -7,6 +7,7 @@
  *	  statement	 ->	 triggers (collect.c)	 ->	 log in memory (change.c)
  *	  ...
  *	  COMMIT	 ->	 the last callback that may still raise an error:
+ *						may this server publish?  (node.c)
  *						lock the caches, in the order of their names
  *						fresh snapshot
  *						net changes: first old row against last new one
@@ -46,6 +47,7 @@
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
+#include "cache/node.h"
 #include "cache/policy.h"
 #include "types/operators.h"
 
@@ -278,6 +280,7 @@ write_events(const CacheChanges *cache, Passed *passed)
 		{
 			event_read_last(cache->name, &last);
 			memcpy(digest.bytes, last.digest, DIGEST_LEN);
+			last.epoch = Max(last.epoch, node_epoch());
 			writer = event_writer_begin(cache->name, &last);
 		}
 		apply_digest(change, &digest);
@@ -476,6 +479,7 @@ pass(void)
 	 * crash, to something else.
 	 */
 	ForceSyncCommit();
+	node_require_publishing();
 	for (int round = 1; change_count() > 0; round++)
 	{
 		if (round > ROUNDS_MAX)
@@ -496,10 +500,12 @@ at_xact_event(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			node_before_commit();
 			if (change_count() > 0)
 				pass();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
+			node_before_commit();
 			if (change_count() > 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -510,6 +516,7 @@ at_xact_event(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			change_forget();
+			node_forget_transaction();
 			divergence_end(event != XACT_EVENT_ABORT);
 			break;
 		default:				/* parallel workers change nothing */

@@ -33,7 +33,7 @@ COMMENT ON COLUMN event.kind IS 'what happened';
 COMMENT ON COLUMN event.hash IS 'the path that it is about, if it is about one';
 COMMENT ON COLUMN event.name IS 'the public key that it is about, if it is about one';
 COMMENT ON COLUMN event.lsn IS
-'position in the write-ahead log when it was written: a server that has all up to the lsn of event n + 1 has event n';
+'position in the write-ahead log of the server whose epoch it is, when it was written: a server that has all up to the lsn of event n + 1 has event n';
 COMMENT ON COLUMN event.digest IS
 'digest of all that is in the cache after this event, see cache_digest()';
 

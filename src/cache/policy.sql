@@ -196,7 +196,7 @@ $$;
 
 GRANT USAGE ON SCHEMA narinfo
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
-GRANT SELECT ON cache, valid_path, key, event, divergence, touched,
+GRANT SELECT ON cache, valid_path, key, event, divergence, touched, node,
 		stat_progress
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
 

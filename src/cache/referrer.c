@@ -443,25 +443,11 @@ referrer_follow(const char *cache, int64 max_events)
 	return n;
 }
 
-/*-------------------------------------------------------------------------
- * SQL
- *-------------------------------------------------------------------------
- */
-
-/* referrers_follow(max_events bigint, cache text) -> bigint */
-Datum
-referrers_follow(PG_FUNCTION_ARGS)
+/* From the rows, whatever events are kept. */
+void
+referrer_rebuild(const char *cache)
 {
-	PG_RETURN_INT64(referrer_follow(text_to_cstring(PG_GETARG_TEXT_PP(1)),
-									PG_GETARG_INT64(0)));
-}
-
-/* referrers_rebuild(cache text): from the rows, whatever events are kept. */
-Datum
-referrers_rebuild(PG_FUNCTION_ARGS)
-{
-	char	   *cache = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	Datum		cache_text = PG_GETARG_DATUM(0);
+	Datum		cache_text = CStringGetTextDatum(cache);
 	Oid			types[] = {TEXTOID};
 	EventPosition last;
 	Batch		batch;
@@ -485,6 +471,26 @@ referrers_rebuild(PG_FUNCTION_ARGS)
 	run_merge(cache);
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "could not disconnect from SPI");
+}
+
+/*-------------------------------------------------------------------------
+ * SQL
+ *-------------------------------------------------------------------------
+ */
+
+/* referrers_follow(max_events bigint, cache text) -> bigint */
+Datum
+referrers_follow(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT64(referrer_follow(text_to_cstring(PG_GETARG_TEXT_PP(1)),
+									PG_GETARG_INT64(0)));
+}
+
+/* referrers_rebuild(cache text) */
+Datum
+referrers_rebuild(PG_FUNCTION_ARGS)
+{
+	referrer_rebuild(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	PG_RETURN_VOID();
 }
 

@@ -63,6 +63,9 @@ extern int64 referrer_follow(const char *cache, int64 max_events);
 /* The number up to which the index goes, 0 if there is none. */
 extern int64 referrer_seq(const char *cache);
 
+/* Makes the index of a cache anew, with the rights of its tables' owner. */
+extern void referrer_rebuild(const char *cache);
+
 /* ---- runs and pages (referrer_run.c); SPI is connected ---- */
 
 /* Writes edges, sorted and each once, as a new run of this level. */

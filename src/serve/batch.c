@@ -35,6 +35,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "cache/node.h"
 #include "serve/route.h"
 #include "serve/serve.h"
 
@@ -122,6 +123,8 @@ batch_cache(const char *name, CacheInfo *info)
 
 	batch_transaction();
 	opening = &caches_locked;
+	if (cache_catalog() != NULL && node_is_restoring())
+		return SERVE_RESTORING;
 	if (cache_get(name, info))
 		return SERVE_FOUND;
 	return cache_catalog() != NULL ? SERVE_ABSENT : SERVE_UNAVAILABLE;

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include "cache/node.h"
 #include "serve/route.h"
 
 /* What nix asks first of a cache; source: nix, binary-cache-store.cc. */
@@ -22,7 +23,7 @@ route_cache_info(const CacheInfo *cache, HttpReply *reply)
 /*
  * Is the database answering?  A look at the catalogs, which wants no lock
  * that anybody holds for long, so that this answers also while a table is
- * being altered.
+ * being altered.  What is fenced serves what it has, and only says so.
  */
 void
 route_health(HttpReply *reply)
@@ -30,6 +31,11 @@ route_health(HttpReply *reply)
 	batch_transaction();
 	if (cache_catalog() == NULL)
 		reply_unavailable(reply);
+	else if (node_is_restoring())
+		reply_restoring(reply);
+	else if (node_state() == NODE_FENCED)
+		reply_text(reply, 200, "ok, but it does not publish until "
+				   "narinfo.start()\n", SERVE_NO_STORE);
 	else
 		reply_text(reply, 200, "ok\n", SERVE_NO_STORE);
 }

@@ -140,5 +140,8 @@ route_narinfo(HttpRequest *req, const CacheInfo *cache, Span hash,
 		case SERVE_UNAVAILABLE:
 			reply_unavailable(reply);
 			break;
+		case SERVE_RESTORING:
+			reply_restoring(reply);
+			break;
 	}
 }

@@ -43,6 +43,7 @@ extern void reply_absent(HttpReply *reply);
 
 /* The database cannot answer now, but will. */
 extern void reply_unavailable(HttpReply *reply);
+extern void reply_restoring(HttpReply *reply);
 
 extern void route_request(HttpRequest *req, HttpReply *reply);
 
@@ -52,8 +53,9 @@ typedef enum ServeResult
 {
 	SERVE_FOUND,
 	SERVE_ABSENT,
-	SERVE_UNAVAILABLE			/* the extension or a table is missing, or
+	SERVE_UNAVAILABLE,			/* the extension or a table is missing, or
 								 * somebody has locked it */
+	SERVE_RESTORING				/* a dump that has not been looked at */
 } ServeResult;
 
 /* Begins the batch's transaction unless it has begun. */

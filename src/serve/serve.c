@@ -157,6 +157,14 @@ reply_unavailable(HttpReply *reply)
 			   "Retry-After: 1\r\n" SERVE_NO_STORE);
 }
 
+void
+reply_restoring(HttpReply *reply)
+{
+	reply_text(reply, 503,
+			   "the database is being restored, until narinfo.start()\n",
+			   "Retry-After: 30\r\n" SERVE_NO_STORE);
+}
+
 /* Tokens, which would let somebody in, are not there yet. */
 static void
 reply_private(HttpReply *reply, const CacheInfo *cache)
@@ -310,6 +318,9 @@ route_request(HttpRequest *req, HttpReply *reply)
 			break;
 		case SERVE_UNAVAILABLE:
 			reply_unavailable(reply);
+			break;
+		case SERVE_RESTORING:
+			reply_restoring(reply);
 			break;
 	}
 }

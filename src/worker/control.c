@@ -8,6 +8,9 @@
  * it is to stay away is kept in shared memory: it holds until start(), or
  * until the server is restarted.
  *
+ * start() is also what lets a database publish that was restored from a dump,
+ * or is a copy; that needs no workers.
+ *
  * Copyright (c) 2026, pg_narinfo contributors
  *
  *-------------------------------------------------------------------------
@@ -23,6 +26,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "cache/node.h"
 #include "compat.h"
 #include "worker/worker.h"
 
@@ -33,30 +37,33 @@ PG_FUNCTION_INFO_V1(narinfo_stop);
 PG_FUNCTION_INFO_V1(narinfo_start);
 PG_FUNCTION_INFO_V1(narinfo_stat_workers);
 
-static void
-check_preloaded(void)
+static bool
+check_preloaded(int elevel)
 {
 	if (worker_shared == NULL)
-		ereport(ERROR,
+		ereport(elevel,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("pg_narinfo has no workers in this server"),
 				 errhint("Add pg_narinfo to \"shared_preload_libraries\" "
 						 "and restart the server.")));
+	return worker_shared != NULL;
 }
 
-static void
-check_database(void)
+static bool
+check_database(int elevel)
 {
 	char	   *name = get_database_name(MyDatabaseId);
+	bool		served = strcmp(name, worker_database) == 0;
 
-	if (strcmp(name, worker_database) != 0)
-		ereport(ERROR,
+	if (!served)
+		ereport(elevel,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the workers do not serve database \"%s\"", name),
 				 errdetail("They serve \"%s\".", worker_database),
 				 errhint("Connect to that one, or set "
 						 "\"pg_narinfo.database\" and restart the "
 						 "server.")));
+	return served;
 }
 
 static void
@@ -84,8 +91,8 @@ narinfo_stop(PG_FUNCTION_ARGS)
 	TimestampTz start = GetCurrentTimestamp();
 	uint32		wait_event;
 
-	check_preloaded();
-	check_database();
+	(void) check_preloaded(ERROR);
+	(void) check_database(ERROR);
 	wait_event = compat_wait_event("PgNarinfoStop");
 
 	pg_atomic_write_u32(&worker_shared->stopped, 1);
@@ -109,12 +116,18 @@ narinfo_stop(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* start(): returns at once; the launcher does the rest. */
+/*
+ * start(): looks at what was restored, if anything was; then returns at once,
+ * and the launcher does the rest.  Where there is nobody to serve, that is no
+ * error if the database can publish.
+ */
 Datum
 narinfo_start(PG_FUNCTION_ARGS)
 {
-	check_preloaded();
-	check_database();
+	int			elevel = node_start() ? NOTICE : ERROR;
+
+	if (!check_preloaded(elevel) || !check_database(elevel))
+		PG_RETURN_VOID();
 
 	pg_atomic_write_u32(&worker_shared->stopped, 0);
 	wake_launcher();

@@ -35,6 +35,7 @@
 #include "utils/snapmgr.h"
 
 #include "cache/cache.h"
+#include "cache/node.h"
 #include "cache/policy.h"
 #include "cache/referrer.h"
 #include "cache/retention.h"
@@ -57,7 +58,10 @@ static const char caches_query[] =
 "ORDER BY e.cache LIMIT 1) FROM found AS f WHERE f.cache IS NOT NULL) "
 "SELECT cache FROM found WHERE cache IS NOT NULL";
 
-/* NIL where the extension is not there. */
+/*
+ * Of this transaction; NIL where the extension is not there.  While a dump is
+ * being restored its events may come before their rows, so they wait.
+ */
 static List *
 read_caches(MemoryContext context)
 {
@@ -65,7 +69,7 @@ read_caches(MemoryContext context)
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (cache_catalog() != NULL)
+	if (cache_catalog() != NULL && !node_is_restoring())
 	{
 		if (SPI_connect() != SPI_OK_CONNECT ||
 			SPI_execute(caches_query, true, 0) != SPI_OK_SELECT)

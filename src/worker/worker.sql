@@ -33,10 +33,11 @@ REVOKE ALL ON FUNCTION stop() FROM PUBLIC;
 
 CREATE FUNCTION start() RETURNS void
 	AS 'MODULE_PATHNAME', 'narinfo_start'
-	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION start() IS
-'let the workers serve this database, now rather than when they would try next';
+'let the workers serve this database, now rather than when they would try next; before, what was restored from a dump, or is a copy of another server, is checked against its events, and may publish from then on';
 
 REVOKE ALL ON FUNCTION start() FROM PUBLIC;
 

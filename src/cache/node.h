@@ -1,0 +1,68 @@
+/*-------------------------------------------------------------------------
+ *
+ * node.h
+ *	  Who this server is, and whether it may publish: see node.c.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_CACHE_NODE_H
+#define NARINFO_CACHE_NODE_H
+
+#include "postgres.h"
+
+typedef enum NodeState
+{
+	NODE_NEW,					/* empty: gets an identity by a write */
+	NODE_RESTORING,				/* rows, but no identity: until start() */
+	NODE_FENCED,				/* another one's identity: until start() */
+	NODE_STANDBY,				/* in recovery */
+	NODE_MIRROR,
+	NODE_PRIMARY				/* publishes */
+} NodeState;
+
+/* Setting pg_narinfo.restore; called once by _PG_init. */
+extern void node_init(void);
+
+/*
+ * Inside a transaction, where the extension is.  Rows of the transaction
+ * itself do not count as rows of the database.
+ */
+extern NodeState node_state(void);
+
+/* node_state() == NODE_RESTORING; costs nothing where there is an identity. */
+extern bool node_is_restoring(void);
+
+/*
+ * For the triggers of gated tables: are the rows that this session writes
+ * those of a dump, to be taken as they come?  Raises an error where they
+ * cannot be.  What it says is checked again by node_before_commit().
+ */
+extern bool node_takes_dump(void);
+
+/* Raises ERRCODE_NARINFO_FENCED where it is clear that the gate will. */
+extern void node_check_fence(void);
+
+/* At the end of each transaction: before it commits, and after. */
+extern void node_before_commit(void);
+extern void node_forget_transaction(void);
+
+/*
+ * For the gate, before it takes the lock of a cache: returns if this server
+ * may publish, having given an empty database its identity; else raises
+ * ERRCODE_NARINFO_FENCED.
+ */
+extern void node_require_publishing(void);
+
+/* The epoch of what this server publishes. */
+extern int32 node_epoch(void);
+
+/*
+ * The part of narinfo.start() that is about identity: checks what was
+ * restored, or is fenced, and lets it publish, or raises an error.  Returns
+ * whether the database has an identity now.
+ */
+extern bool node_start(void);
+
+#endif							/* NARINFO_CACHE_NODE_H */

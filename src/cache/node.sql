@@ -1,0 +1,44 @@
+--
+-- Who this server is.  Neither dumped nor replicated: src/cache/node.c says
+-- what follows from its row, and from there being none.
+--
+CREATE TYPE node_role AS ENUM ('primary', 'mirror');
+
+COMMENT ON TYPE node_role IS
+'what a server is among the sites of its caches: primary publishes, a mirror has what the primary published';
+
+CREATE TABLE node (
+	system_identifier bigint NOT NULL,
+	timeline integer NOT NULL,
+	database oid NOT NULL,
+	role node_role NOT NULL,
+	epoch integer NOT NULL,
+	since timestamptz NOT NULL
+);
+
+CREATE UNIQUE INDEX node_one_row ON node ((true));
+
+COMMENT ON TABLE node IS
+'who this server is: one row, or none in a database that is empty, or was restored from a dump and not yet started';
+COMMENT ON COLUMN node.system_identifier IS
+'of the server, as pg_control_system() has it';
+COMMENT ON COLUMN node.timeline IS
+'of its write-ahead log: another one after it was promoted or restored from a base backup';
+COMMENT ON COLUMN node.database IS
+'OID of the database: another one in a copy of it';
+COMMENT ON COLUMN node.role IS 'whether it publishes';
+COMMENT ON COLUMN node.epoch IS 'epoch of the events that it writes';
+COMMENT ON COLUMN node.since IS 'when it began to be this';
+
+-- Every process remembers the row.
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON node
+	FOR EACH ROW EXECUTE FUNCTION cache_changed();
+
+ALTER TABLE node ENABLE ALWAYS TRIGGER changed;
+
+CREATE FUNCTION node_state() RETURNS text
+	AS 'MODULE_PATHNAME', 'narinfo_node_state'
+	LANGUAGE C STABLE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION node_state() IS
+'what this server does in this database: primary; mirror; standby, in recovery; new, empty; restoring and fenced, both until start() has checked it';
