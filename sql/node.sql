@@ -25,7 +25,9 @@ SELECT node_state(), count(*) FROM node;
 -- what fails leaves it new, the first write that commits makes the row
 SELECT publish(pg_temp.made('a', 'b')::narinfo);
 SELECT node_state(), count(*) FROM node;
+SET ROLE narinfo_publisher;
 SELECT publish(pg_temp.made('b')::narinfo);
+RESET ROLE;
 SELECT publish(pg_temp.made('a', 'b')::narinfo);
 SELECT node_state(), role, epoch,
 	system_identifier = s.system_identifier AS same_system,

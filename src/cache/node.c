@@ -56,6 +56,7 @@
 #include "cache/cache.h"
 #include "cache/errors.h"
 #include "cache/identity.h"
+#include "cache/row.h"
 
 PG_FUNCTION_INFO_V1(narinfo_node_state);
 
@@ -233,11 +234,17 @@ has_content(void)
 {
 	const CacheCatalog *catalog = cache_catalog();
 	Oid			schema = get_rel_namespace(catalog->node_rel);
-	Oid			key_rel = get_relname_relid("key", schema);
 
-	return has_row(catalog->event_rel) || has_row(catalog->cache_rel) ||
-		(OidIsValid(key_rel) && has_row(key_rel)) ||
-		has_row(catalog->valid_path_rel);
+	if (has_row(catalog->event_rel))
+		return true;
+	for (int i = 0; i < gated_tables_count; i++)
+	{
+		Oid			rel = get_relname_relid(gated_tables[i].name, schema);
+
+		if (i != GATED_VALID_PATH && OidIsValid(rel) && has_row(rel))
+			return true;
+	}
+	return has_row(catalog->valid_path_rel);
 }
 
 NodeState

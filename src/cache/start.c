@@ -23,15 +23,13 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
-#include "utils/rel.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 #include "cache/cache.h"
@@ -39,6 +37,7 @@
 #include "cache/identity.h"
 #include "cache/node.h"
 #include "cache/referrer.h"
+#include "cache/row.h"
 
 /*-------------------------------------------------------------------------
  * Looking
@@ -48,8 +47,9 @@
 /*
  * One row a cache: its name, what is wrong with it or NULL, and its highest
  * epoch.  Numbers need not begin with 1, since old events may have been cut.
+ * Between the two parts stands where else caches are named.
  */
-static const char caches_query[] =
+static const char query_begin[] =
 "SELECT n.name, CASE "
 "WHEN s.last IS NULL THEN 'it has rows, but no events' "
 "WHEN s.last - s.first + 1 <> s.n THEN format("
@@ -59,9 +59,10 @@ static const char caches_query[] =
 "WHEN e.digest <> r.digest THEN format("
 "'its rows have digest %s, and event %s, the last, has %s', r.digest, s.last, e.digest) "
 "END, s.epoch "
-"FROM (SELECT name FROM narinfo.cache UNION SELECT cache FROM narinfo.key "
-"UNION SELECT cache FROM narinfo.valid_path "
-"UNION SELECT cache FROM narinfo.event) AS n "
+"FROM (SELECT cache AS name FROM narinfo.event";
+
+static const char query_end[] =
+") AS n "
 "LEFT JOIN (SELECT cache, min(seq) AS first, max(seq) AS last, "
 "count(*) AS n, max(epoch) AS epoch FROM narinfo.event GROUP BY cache) AS s "
 "ON s.cache = n.name "
@@ -96,9 +97,17 @@ look_at_row(HeapTuple row, TupleDesc desc, Looked *looked)
 static void
 look_at_caches(Looked *looked)
 {
+	StringInfoData query;
+
 	memset(looked, 0, sizeof(Looked));
 	initStringInfo(&looked->problems);
-	if (SPI_execute(caches_query, true, 0) != SPI_OK_SELECT)
+	initStringInfo(&query);
+	appendStringInfoString(&query, query_begin);
+	for (int i = 0; i < gated_tables_count; i++)
+		appendStringInfo(&query, " UNION SELECT %s FROM narinfo.%s",
+						 gated_tables[i].cache_column, gated_tables[i].name);
+	appendStringInfoString(&query, query_end);
+	if (SPI_execute(query.data, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the events");
 	for (uint64 i = 0; i < SPI_processed; i++)
 		look_at_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, looked);
@@ -140,13 +149,12 @@ mend_triggers(void)
 	uint64		n;
 
 	if (SPI_execute("SELECT format('ALTER TABLE %s ENABLE %s TRIGGER %I', "
-					"tgrelid::regclass, "
-					"CASE tgname WHEN 'changed' THEN 'ALWAYS' ELSE 'REPLICA' END, "
-					"tgname) FROM pg_trigger WHERE tgrelid IN ("
-					"'narinfo.cache'::regclass, 'narinfo.key'::regclass, "
-					"'narinfo.event'::regclass) AND "
-					"((tgname = 'changed' AND tgenabled <> 'A') OR "
-					"(tgname = 'check_applied' AND tgenabled <> 'R'))",
+					"t.tgrelid::regclass, f.enable, t.tgname) "
+					"FROM pg_trigger AS t JOIN (VALUES "
+					"('narinfo.cache_changed()'::regprocedure, 'ALWAYS', 'A'), "
+					"('narinfo.event_check_applied()', 'REPLICA', 'R')) "
+					"AS f (oid, enable, enabled) ON f.oid = t.tgfoid "
+					"WHERE t.tgenabled <> f.enabled::\"char\"",
 					true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read pg_trigger");
 	found = SPI_tuptable;
@@ -163,13 +171,15 @@ mend_triggers(void)
 static void
 tell_processes(void)
 {
-	const CacheCatalog *catalog = cache_catalog();
-	Oid			key_rel = RangeVarGetRelid(makeRangeVar("narinfo", "key", -1),
-										   NoLock, true);
+	Oid			schema = get_rel_namespace(cache_catalog()->node_rel);
 
-	CacheInvalidateRelcacheByRelid(catalog->cache_rel);
-	if (OidIsValid(key_rel))
-		CacheInvalidateRelcacheByRelid(key_rel);
+	for (int i = 0; i < gated_tables_count; i++)
+	{
+		Oid			rel = get_relname_relid(gated_tables[i].name, schema);
+
+		if (OidIsValid(rel))
+			CacheInvalidateRelcacheByRelid(rel);
+	}
 	CommandCounterIncrement();
 }
 

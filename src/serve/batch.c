@@ -115,15 +115,20 @@ forget_transaction(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
+bool
+batch_restoring(void)
+{
+	batch_transaction();
+	opening = &caches_locked;
+	return node_is_restoring();
+}
+
 ServeResult
 batch_cache(const char *name, CacheInfo *info)
 {
 	if (caches_locked)
 		return SERVE_UNAVAILABLE;
-
-	batch_transaction();
-	opening = &caches_locked;
-	if (cache_catalog() != NULL && node_is_restoring())
+	if (batch_restoring())
 		return SERVE_RESTORING;
 	if (cache_get(name, info))
 		return SERVE_FOUND;

@@ -31,7 +31,7 @@ route_health(HttpReply *reply)
 	batch_transaction();
 	if (cache_catalog() == NULL)
 		reply_unavailable(reply);
-	else if (node_is_restoring())
+	else if (batch_restoring())
 		reply_restoring(reply);
 	else if (node_state() == NODE_FENCED)
 		reply_text(reply, 200, "ok, but it does not publish until "

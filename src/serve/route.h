@@ -61,6 +61,9 @@ typedef enum ServeResult
 /* Begins the batch's transaction unless it has begun. */
 extern void batch_transaction(void);
 
+/* Are the rows those of a dump that nobody has looked at? */
+extern bool batch_restoring(void);
+
 extern ServeResult batch_cache(const char *name, CacheInfo *info);
 extern ServeResult batch_narinfo(const CacheInfo *cache,
 								 const uint8 hash[STORE_HASH_LEN],
