@@ -152,13 +152,19 @@ $plain->safe_psql('postgres', 'CREATE EXTENSION pg_narinfo');
 $plain->safe_psql('postgres', "CALL narinfo.import_cache('$cache_dir')");
 is($plain->safe_psql('postgres', 'SELECT count(*) > 0 FROM narinfo.valid_path'),
 	't', 'types and functions work');
+# A database with an identity can be started without anybody to serve it.
 for my $function (qw(start stop))
 {
 	($ret, $out, $err) =
 		$plain->psql('postgres', "SELECT narinfo.$function()");
-	isnt($ret, 0, "$function() has nothing to work with");
+	is($ret, $function eq 'start' ? 0 : 3,
+		"$function() has nothing to work with");
 	like($err, qr/HINT:.*shared_preload_libraries/, 'and says what is missing');
 }
+$plain->safe_psql('postgres', 'CREATE DATABASE empty');
+$plain->safe_psql('empty', 'CREATE EXTENSION pg_narinfo');
+($ret, $out, $err) = $plain->psql('empty', 'SELECT narinfo.start()');
+isnt($ret, 0, 'in an empty one there is nothing to start');
 is($plain->safe_psql('postgres', 'SELECT count(*) FROM narinfo.stat_workers'),
 	'0', 'no workers');
 $plain->stop;
