@@ -22,8 +22,10 @@ sub made
 # What is to be the same after a restore; key and trash have rows, too.
 my @tables = qw(cache divergence event key trash valid_path);
 
+my $keys = PostgreSQL::Test::Utils::tempdir . '/keys';
+mkdir $keys, 0700 or die "$keys: $!";
 my $from = narinfo_node('from', init => [ allows_streaming => 1 ],
-	conf => "autovacuum = off\n");
+	conf => "autovacuum = off\npg_narinfo.key_directory = '$keys'\n");
 my $to = narinfo_node('to', database => 'served', extension => 0);
 my $dir = $from->basedir;
 my $key = $public_key;
@@ -52,6 +54,9 @@ $from->safe_psql('postgres', <<~END);
 	SELECT narinfo.drop_cache('gone');
 	SELECT narinfo.publish(info) FROM narinfo.valid_path WHERE cache = 'main';
 	END
+# Rows that came before the cache had a key, which no restore must sign.
+$from->safe_psql('postgres', q{SELECT narinfo.generate_key('key');
+	SELECT narinfo.alter_cache('second', sign_with => 'key')});
 # Old events are not there any more, which the reverse index must not miss.
 ok($from->poll_query_until('postgres', q{SELECT seq = narinfo.last_event('main')
 	FROM narinfo.referrer_state WHERE cache = 'main'}), 'the janitor works');
