@@ -106,15 +106,22 @@ prepare_plans(void)
 	planned_type = catalog->narinfo_type;
 }
 
+/*
+ * With a fresh snapshot whatever the isolation level, as look() has: an older
+ * one would not find the rows that it has seen, and it would look for ever.
+ */
 static void
 execute(SPIPlanPtr plan, Datum *values)
 {
 	MemoryContext old = CurrentMemoryContext;
-	int			result = SPI_execute_plan(plan, values, NULL, false, 0);
+	int			result = SPI_execute_snapshot(plan, values, NULL,
+											  GetLatestSnapshot(),
+											  InvalidSnapshot, false, true,
+											  0);
 
 	MemoryContextSwitchTo(old);
 	if (result < 0)
-		elog(ERROR, "publish: SPI_execute_plan failed: %s",
+		elog(ERROR, "publish: SPI_execute_snapshot failed: %s",
 			 SPI_result_code_string(result));
 }
 
