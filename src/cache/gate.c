@@ -8,6 +8,7 @@
  *	  ...
  *	  COMMIT	 ->	 the last callback that may still raise an error:
  *						may this server publish?  (node.c)
+ *						the row of main, if it has none
  *						lock the caches, in the order of their names
  *						fresh snapshot
  *						net changes: first old row against last new one
@@ -317,35 +318,79 @@ tell(const char *cache, int64 seq)
  */
 
 /* "main" is there without its row, which the first write to it makes. */
-static void
-ensure_main(void)
+static bool
+needs_main(void)
 {
 	const Change *changes = change_all();
 	uint64		n = change_count();
 	CacheInfo	info;
 
+	/* what others have told us by now */
+	AcceptInvalidationMessages();
 	if (!cache_get(CACHE_MAIN, &info) || !info.implied)
-		return;
+		return false;
 	for (uint64 i = 0; i < n; i++)
 	{
-		if (changes[i].table == GATED_CACHE ||
-			!(changes[i].flags & CHANGE_HAS_NEW) ||
-			strcmp(change_cache_name(changes[i].cache), CACHE_MAIN) != 0)
-			continue;
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "could not connect to SPI");
-		cache_ensure_row(CACHE_MAIN);
-		if (SPI_finish() != SPI_OK_FINISH)
-			elog(ERROR, "could not disconnect from SPI");
-		return;
+		if (changes[i].table != GATED_CACHE &&
+			(changes[i].flags & CHANGE_HAS_NEW) &&
+			strcmp(change_cache_name(changes[i].cache), CACHE_MAIN) == 0)
+			return true;
 	}
+	return false;
 }
 
 /*
- * Paths that were published as they are: at this time.  Rows of a cache are
- * written under its lock, so nobody waits for them; the snapshot is ours, so
- * no isolation level sees a conflict in them.
+ * Before the locks are taken: another transaction may have made the row and
+ * not have come to its end, which needs the lock of main.
  */
+static void
+ensure_main(void)
+{
+	if (!needs_main())
+		return;
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	cache_ensure_row(CACHE_MAIN);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not disconnect from SPI");
+	PopActiveSnapshot();
+	CommandCounterIncrement();
+}
+
+static void
+require_main(void)
+{
+	if (needs_main())
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("cache \"%s\" was dropped while it was published into",
+						CACHE_MAIN)));
+}
+
+/*
+ * Our own rows of a cache are written under its lock, so nobody waits for
+ * them; the snapshot is ours, so no isolation level sees a conflict in them.
+ */
+static void
+execute_as_owner(const char *query, int nargs, Oid *types, Datum *values)
+{
+	CacheUser	user = cache_become_owner();
+	SPIPlanPtr	plan;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	plan = SPI_prepare(query, nargs, types);
+	if (plan == NULL ||
+		SPI_execute_snapshot(plan, values, NULL, GetActiveSnapshot(),
+							 InvalidSnapshot, false, false, 0) < 0)
+		elog(ERROR, "could not execute \"%s\"", query);
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not disconnect from SPI");
+	cache_become_user(user);
+}
+
+/* Paths that were published as they are: at this time. */
 static void
 write_touched(const CacheChanges *cache)
 {
@@ -355,8 +400,6 @@ write_touched(const CacheChanges *cache)
 	Datum	   *hashes = palloc_extended(sizeof(Datum) * cache->n,
 										 MCXT_ALLOC_HUGE);
 	int			n = 0;
-	SPIPlanPtr	plan;
-	CacheUser	user;
 
 	for (uint64 i = 0; i < cache->n; i++)
 	{
@@ -371,22 +414,25 @@ write_touched(const CacheChanges *cache)
 												catalog->store_hash_type,
 												STORE_HASH_LEN, false,
 												TYPALIGN_CHAR));
-	user = cache_become_owner();
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-	plan = SPI_prepare("INSERT INTO narinfo.touched (cache, hash, at) "
-					   "SELECT $1, h, pg_catalog.clock_timestamp() "
-					   "FROM pg_catalog.unnest($2) AS h "
-					   "ON CONFLICT (cache, hash) DO UPDATE SET at = excluded.at",
-					   lengthof(types), types);
-	if (plan == NULL ||
-		SPI_execute_snapshot(plan, values, NULL, GetActiveSnapshot(),
-							 InvalidSnapshot, false, false,
-							 0) != SPI_OK_INSERT)
-		elog(ERROR, "could not insert into narinfo.touched");
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "could not disconnect from SPI");
-	cache_become_user(user);
+	execute_as_owner("INSERT INTO narinfo.touched (cache, hash, at) "
+					 "SELECT $1, h, pg_catalog.clock_timestamp() "
+					 "FROM pg_catalog.unnest($2) AS h "
+					 "ON CONFLICT (cache, hash) DO UPDATE SET at = excluded.at",
+					 lengthof(types), types, values);
+}
+
+/*
+ * Of a cache that goes.  Here and not in drop_cache(), since whoever writes
+ * them waits for us with its lock, which we would need.
+ */
+static void
+forget_touched(const CacheChanges *cache)
+{
+	Oid			type = TEXTOID;
+	Datum		name = CStringGetTextDatum(cache->name);
+
+	execute_as_owner("DELETE FROM narinfo.touched WHERE cache = $1", 1,
+					 &type, &name);
 }
 
 static void
@@ -401,6 +447,8 @@ pass_cache(Change *changes, uint64 n, Passed *passed)
 	passed->last = 0;
 	write_events(&cache, passed);
 	write_touched(&cache);
+	if (!cache.exists)
+		forget_touched(&cache);
 	if (passed->last > 0)
 		tell(cache.name, passed->last);
 }
@@ -434,24 +482,23 @@ static void
 pass_all(void)
 {
 	const char **names;
-	int			nnames = touched_caches(&names);
-	Passed	   *passed = palloc(sizeof(Passed) * (nnames + 1));
+	int			nnames;
+	Passed	   *passed;
 	int			npassed = 0;
 	Change	   *changes;
 	uint64		n;
 	uint64		end;
 
+	CommandCounterIncrement();
+	ensure_main();
+	nnames = touched_caches(&names);
+	passed = palloc(sizeof(Passed) * (nnames + 1));
 	for (int i = 0; i < nnames; i++)
 		gate_lock_cache(names[i]);
 
 	/* what others told us before they let go of the lock */
 	AcceptInvalidationMessages();
-	CommandCounterIncrement();
-	PushActiveSnapshot(GetLatestSnapshot());
-	ensure_main();
-	PopActiveSnapshot();
-
-	CommandCounterIncrement();
+	require_main();
 	PushActiveSnapshot(GetLatestSnapshot());
 	changes = net_changes(&n);
 	change_clear();

@@ -165,7 +165,6 @@ BEGIN
 	END IF;
 	DELETE FROM narinfo.valid_path AS v WHERE v.cache = drop_cache.name;
 	DELETE FROM narinfo.key AS k WHERE k.cache = drop_cache.name;
-	DELETE FROM narinfo.touched AS t WHERE t.cache = drop_cache.name;
 	DELETE FROM narinfo.trash AS t WHERE t.cache = drop_cache.name;
 	RETURN true;
 END
