@@ -22,6 +22,7 @@
 #define CHANGE_HAS_NEW	0x02	/* there is such a row after */
 #define CHANGE_TOUCH	0x04	/* it was published as it was: no change */
 #define CHANGE_RECHECK	0x08	/* the whole cache must have its closure now */
+#define CHANGE_OTHER	0x10	/* it has another NarHash */
 
 /*
  * One change of one row, 68 bytes.  "key" is the row's store hash, or the

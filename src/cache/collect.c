@@ -183,7 +183,7 @@ same_key(const Change *a, const Change *b)
  * first is nothing that a trigger could do for the statement.
  */
 static void
-check_nar_hash(Collecting *collecting, const Change *change)
+check_nar_hash(Collecting *collecting, Change *change)
 {
 	AttrNumber	number = collecting->reader.info_number;
 	const char *cache = change_cache_name(change->cache);
@@ -192,7 +192,10 @@ check_nar_hash(Collecting *collecting, const Change *change)
 	struct varlena *old = PG_DETOAST_DATUM_PACKED(old_info);
 	struct varlena *new = PG_DETOAST_DATUM_PACKED(new_info);
 
-	if (!same_nar_hash(old, new) && !divergence_decide(cache, old, new))
+	if (same_nar_hash(old, new))
+		return;
+	change->flags |= CHANGE_OTHER;
+	if (!divergence_decide(cache, old, new))
 		ereport(ERROR,
 				(errcode(ERRCODE_NARINFO_DIVERGENT),
 				 errmsg("cache \"%s\" keeps the first NarHash of a path",

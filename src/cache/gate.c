@@ -183,7 +183,8 @@ net_change(const Change *changes, uint64 n, Change *net)
 			continue;
 		}
 		net->flags &= ~CHANGE_HAS_NEW;
-		net->flags |= changes[i].flags & (CHANGE_HAS_NEW | CHANGE_RECHECK);
+		net->flags |= changes[i].flags & (CHANGE_HAS_NEW | CHANGE_RECHECK |
+											CHANGE_OTHER);
 		net->new_digest = changes[i].new_digest;
 	}
 	if (first)

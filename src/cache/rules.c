@@ -27,18 +27,17 @@ is_published(const Change *change)
 		!(change->flags & CHANGE_TOUCH) && (change->flags & CHANGE_HAS_NEW);
 }
 
-/* Only published as it was; the row itself was not written. */
-static bool
-is_touched(const Change *change)
-{
-	return change->flags == CHANGE_TOUCH;
-}
-
 static bool
 is_removed(const Change *change)
 {
 	return change->table == GATED_VALID_PATH &&
 		!(change->flags & (CHANGE_TOUCH | CHANGE_HAS_NEW));
+}
+
+static bool
+is_touched(const Change *change)
+{
+	return change->table == GATED_VALID_PATH && (change->flags & CHANGE_TOUCH);
 }
 
 /*-------------------------------------------------------------------------
@@ -65,6 +64,65 @@ check_store_dir(const CacheChanges *cache, const struct varlena *info)
 				 errmsg("store directory %.*s is not that of cache \"%s\", %s",
 						(int) path.dir.len, path.dir.data, cache->name,
 						cache->info.store_dir)));
+}
+
+/*
+ * Statements have asked for the policy that they saw: another transaction may
+ * have changed it since.
+ */
+static void
+check_replaced(const CacheChanges *cache)
+{
+	CachePolicies policies;
+
+	/* our own change of it came before or after, as it was wanted */
+	if (cache->n > 0 && cache->changes[0].table == GATED_CACHE)
+		return;
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		if (!(cache->changes[i].flags & CHANGE_OTHER) ||
+			!is_published(&cache->changes[i]))
+			continue;
+		if (cache_get_policies(cache->name, &policies) &&
+			policies.on_divergence == DIVERGENCE_REPLACE)
+			return;
+		ereport(ERROR,
+				(errcode(ERRCODE_NARINFO_DIVERGENT),
+				 errmsg("path is valid in cache \"%s\" with another NarHash",
+						cache->name),
+				 errdetail("The cache does not replace them any more.")));
+	}
+}
+
+/*
+ * What was published as it is must be so when that commits, or somebody was
+ * told of a path that is not there.
+ */
+static void
+check_touched(const CacheChanges *cache)
+{
+	ValidPathScan *scan = valid_path_begin();
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
+													  "narinfo touched row",
+													  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(row_context);
+
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		if (!is_touched(&cache->changes[i]))
+			continue;
+		CHECK_FOR_INTERRUPTS();
+		if (valid_path_find(scan, cache->name, cache->changes[i].key) == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("a path was removed from cache \"%s\" while it was published again",
+							cache->name),
+					 errhint("Try again.")));
+		MemoryContextReset(row_context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(row_context);
+	valid_path_end(scan);
 }
 
 static void
@@ -119,32 +177,6 @@ check_published(const CacheChanges *cache, uint64 npublished)
 	{
 		closure_end(closure);
 		valid_path_end(references);
-	}
-	valid_path_end(scan);
-}
-
-/*
- * Nothing holds a path that was found to be right already.  If somebody has
- * taken it out meanwhile, then what its publisher was told is not true.
- */
-static void
-check_touched(const CacheChanges *cache)
-{
-	ValidPathScan *scan = valid_path_begin();
-
-	for (uint64 i = 0; i < cache->n; i++)
-	{
-		char		hash[STORE_HASH_TEXT_LEN];
-
-		if (!is_touched(&cache->changes[i]) ||
-			valid_path_find(scan, cache->name, cache->changes[i].key))
-			continue;
-		store_hash_encode(cache->changes[i].key, hash);
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("path %.*s was taken out of cache \"%s\" while it was published",
-						STORE_HASH_TEXT_LEN, hash, cache->name),
-				 errhint("Publish it again.")));
 	}
 	valid_path_end(scan);
 }
@@ -212,15 +244,15 @@ rules_check(const CacheChanges *cache)
 {
 	uint64		nadded = 0;
 	uint64		npublished = 0;
-	uint64		ntouched = 0;
 	uint64		nremoved = 0;
+	uint64		ntouched = 0;
 
 	for (uint64 i = 0; i < cache->n; i++)
 	{
 		nadded += (cache->changes[i].flags & CHANGE_HAS_NEW) != 0;
 		npublished += is_published(&cache->changes[i]);
-		ntouched += is_touched(&cache->changes[i]);
 		nremoved += is_removed(&cache->changes[i]);
+		ntouched += is_touched(&cache->changes[i]);
 		check_cache_row(cache, &cache->changes[i]);
 	}
 	if (nadded > 0 && !cache->exists)
@@ -229,7 +261,10 @@ rules_check(const CacheChanges *cache)
 				 errmsg("cache \"%s\" does not exist", cache->name),
 				 errhint("narinfo.create_cache() makes one.")));
 	if (npublished > 0)
+	{
+		check_replaced(cache);
 		check_published(cache, npublished);
+	}
 	if (ntouched > 0)
 		check_touched(cache);
 	if (nremoved > 0 && cache->exists && cache->info.require_closure)
