@@ -171,7 +171,7 @@ compare(Publishing *publishing, Path *path, struct varlena *there)
 	return PATH_OTHER;
 }
 
-/* What is there of those that are open, seen with a fresh snapshot. */
+/* What is there of those that are not done, seen with a fresh snapshot. */
 static void
 look(Publishing *publishing)
 {
@@ -185,7 +185,7 @@ look(Publishing *publishing)
 		struct varlena *there;
 
 		CHECK_FOR_INTERRUPTS();
-		if (path->state != PATH_OPEN)
+		if (path->state == PATH_DONE)
 			continue;
 		there = valid_path_find(scan, publishing->cache, path->hash);
 		path->state = there == NULL ? PATH_NEW :
@@ -282,14 +282,21 @@ update_others(Publishing *publishing)
 }
 
 static bool
-is_done(const Publishing *publishing)
+has_state(const Publishing *publishing, PathState state)
 {
 	for (int i = 0; i < publishing->n; i++)
 	{
-		if (publishing->paths[i].state != PATH_DONE)
-			return false;
+		if (publishing->paths[i].state == state)
+			return true;
 	}
-	return true;
+	return false;
+}
+
+static bool
+is_done(const Publishing *publishing)
+{
+	return !has_state(publishing, PATH_OPEN) &&
+		!has_state(publishing, PATH_OTHER);
 }
 
 /*-------------------------------------------------------------------------
@@ -352,7 +359,9 @@ publish_paths(Publishing *publishing)
 		CHECK_FOR_INTERRUPTS();
 		look(publishing);
 		insert_new(publishing);
-		update_others(publishing);
+		/* one that was lost may have to be updated before others */
+		if (!has_state(publishing, PATH_OPEN))
+			update_others(publishing);
 	}
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "could not disconnect from SPI");
