@@ -65,12 +65,18 @@ SELECT pg_temp.sound(), pg_temp.sound('keeps'), pg_temp.sound('replaces');
 
 -- touched: what was published as it is
 SELECT cache, left(hash::text, 1) AS path FROM touched ORDER BY 1, 2;
-SELECT at AS before FROM touched WHERE cache = 'keeps'
+-- a row is renewed when it is 10 seconds old
+UPDATE touched SET at = at - interval '1 min' WHERE cache = 'keeps';
+SELECT max(at) AS before FROM touched WHERE cache = 'keeps'
 \gset
 SELECT publish(pg_temp.made('c')), publish(pg_temp.made('a'), 'keeps'), last_event('keeps');
 UPDATE valid_path SET info = info WHERE cache = 'replaces';
 SELECT cache, left(hash::text, 1) AS path, at > :'before' AS later
 	FROM touched ORDER BY 1, 2;
+SELECT ctid AS before FROM touched WHERE cache = 'keeps' AND at > :'before'
+\gset
+SELECT publish(pg_temp.made('a'), 'keeps');
+SELECT count(*) FROM touched WHERE cache = 'keeps' AND ctid = :'before';
 
 -- keys: what is trusted is said once, and is an event once
 \set nixos 'cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY='

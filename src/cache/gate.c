@@ -52,6 +52,9 @@
 #include "cache/policy.h"
 #include "types/operators.h"
 
+/* How much older than the last touch a row of touched may be. */
+#define TOUCHED_AGE "10 s"
+
 #define CHANNEL "narinfo"		/* of NOTIFY */
 
 /* Transactions whose hooks publish without an end are stopped. */
@@ -391,7 +394,12 @@ execute_as_owner(const char *query, int nargs, Oid *types, Datum *values)
 	cache_become_user(user);
 }
 
-/* Paths that were published as they are: at this time. */
+/*
+ * Paths that were published as they are: at this time, or up to TOUCHED_AGE
+ * earlier.  What is published again and again would else leave a version of
+ * its row each time, which all have to be passed as long as somebody has an
+ * old snapshot.
+ */
 static void
 write_touched(const CacheChanges *cache)
 {
@@ -418,6 +426,12 @@ write_touched(const CacheChanges *cache)
 	execute_as_owner("INSERT INTO narinfo.touched (cache, hash, at) "
 					 "SELECT $1, h, pg_catalog.clock_timestamp() "
 					 "FROM pg_catalog.unnest($2) AS h "
+					 "WHERE NOT EXISTS (SELECT FROM narinfo.touched AS t "
+					 "WHERE t.cache OPERATOR(pg_catalog.=) $1 "
+					 "AND t.hash OPERATOR(narinfo.=) h AND t.at "
+					 "OPERATOR(pg_catalog.>) (pg_catalog.clock_timestamp() "
+					 "OPERATOR(pg_catalog.-) '" TOUCHED_AGE "'"
+					 "::pg_catalog.interval)) "
 					 "ON CONFLICT (cache, hash) DO UPDATE SET at = excluded.at",
 					 lengthof(types), types, values);
 }

@@ -34,7 +34,7 @@ COMMENT ON TABLE touched IS
 'paths that were published again as they were, on this site: such a publish is no event, but collection spares what it names';
 COMMENT ON COLUMN touched.cache IS 'name of the cache';
 COMMENT ON COLUMN touched.hash IS 'hash part of the path';
-COMMENT ON COLUMN touched.at IS 'when it was published last';
+COMMENT ON COLUMN touched.at IS 'when it was published last, or up to 10 seconds earlier';
 
 CREATE FUNCTION policy_function(name text, is_hook boolean) RETURNS text
 	AS 'MODULE_PATHNAME'

@@ -357,6 +357,8 @@ sub cluster_start
 		run("$bindir/createdb", '-h', $socket, '-p', $pg_port, '-U',
 			'postgres', 'narinfo');
 		sql('CREATE EXTENSION pg_narinfo');
+		# The first change gives it an identity: rows without one are a dump.
+		sql(q{SELECT narinfo.create_cache('first')});
 		spew("$dir/script", $script);
 	}
 	$loaded = count_rows();
@@ -403,13 +405,14 @@ sub need_rows
 {
 	my ($rows) = @_;
 	return if $rows == $loaded;
+	local $ENV{PGOPTIONS} = '-c session_replication_role=replica';
 	if ($rows < $loaded)
 	{
 		sql('TRUNCATE narinfo.valid_path');
 		$loaded = 0;
 	}
+	return if $rows == 0;
 	progress("loading $rows narinfos");
-	local $ENV{PGOPTIONS} = '-c session_replication_role=replica';
 	my $command = join ' ', map { "'$_'" } psql_command(), '-c',
 		'COPY narinfo.valid_path (cache, hash, info) FROM STDIN';
 	run('sh', '-c', "'$programs/gen' copy $loaded $rows | $command");

@@ -14,6 +14,9 @@
 # when all run anywhere at equal priority is told without a bar; where there
 # are four processors or more, that is all there is.
 #
+# "constant" is the same loop without a database, asked at the same times:
+# what its answers are late by, the machine makes late.
+#
 use strict;
 use warnings;
 use Bench;
@@ -26,6 +29,8 @@ die "with fewer than four processors this needs root, or ulimit -r 10\n"
 need_rows($rows);
 my $zipf = paths_file("zipf $rows 500000");
 my $files = narinfo_files(200_000);
+my ($one) = glob "$files/0*.narinfo";
+my $constant = constant_start($one);
 my $size = sql(q{SELECT pg_size_pretty(
 	pg_total_relation_size('narinfo.valid_path'))});
 progress("$rows narinfos in $size, shared_buffers "
@@ -90,8 +95,12 @@ sub load_end
 	end_process($_) for @$load;
 	sql(q{SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity
 		WHERE application_name IN ('load', 'pg_dump')});
-	sql(q{DELETE FROM narinfo.valid_path WHERE cache LIKE 'load-%'});
-	sql(q{DELETE FROM narinfo.cache WHERE name LIKE 'load-%'});
+	{
+		# without events, which would take as long again
+		local $ENV{PGOPTIONS} = '-c session_replication_role=replica';
+		sql(q{DELETE FROM narinfo.valid_path WHERE cache LIKE 'load-%'});
+		sql(q{DELETE FROM narinfo.cache WHERE name LIKE 'load-%'});
+	}
 	sql('VACUUM narinfo.valid_path');
 	sql('CHECKPOINT');
 }
@@ -118,6 +127,9 @@ sub measure
 		die "$absent of the requests were for absent ones, not 0.7\n"
 			if $absent < 0.65 || $absent > 0.75;
 		push @{ $result{"$name, $state"} }, $r;
+		push @{ $result{"constant, $name, $state"} },
+			wrk($constant, $zipf, @options, first => $state ne 'crowded')
+			if $state ne 'crowded';
 		progress(sprintf '%-24s %.0f/s  p50 %.2f  p99 %.2f  p999 %.2f'
 			. '  busy %.2f', "$name, $state",
 			@$r{qw(rate p50 p99 p999 busy)});
@@ -153,9 +165,12 @@ for my $way (@ways)
 			"$name, loaded", "$name, idle", $key,
 			$key eq 'p99' ? (most => 2) : ());
 	}
+	compare("$what: no database: import + dump, p99", \%result,
+		"constant, $name, loaded", "constant, $name, idle", 'p99');
 	next if $roomy;
 	compare("$what: the same at equal priority, p99", \%result,
 		"$name, crowded", "$name, idle", 'p99');
 }
 busy($rows, \%result, grep { /idle/ } sort keys %result);
+end_process($constant->{pid});
 1;
