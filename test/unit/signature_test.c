@@ -1,9 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * signature_test.c
- *	  Unit tests of the signatures of Nix and Guix, as TAP.  Arguments:
- *	  directories of narinfos; test/nix-cache.pub, a directory's
- *	  ../signing-key.pub and its INDEX.tsv tell what must verify.
+ *	  Unit tests of the signatures of Nix and Guix, and of sealed texts, as
+ *	  TAP.  Arguments: directories of narinfos; test/nix-cache.pub, a
+ *	  directory's ../signing-key.pub and its INDEX.tsv tell what must verify.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -19,6 +19,7 @@
 #include "base/fingerprint.h"
 #include "base/guix_signature.h"
 #include "base/nix_signature.h"
+#include "base/seal.h"
 
 #define NIXOS_KEY "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY="
 
@@ -837,6 +838,37 @@ test_further(void)
 	}
 }
 
+/* Texts with a MAC: no other byte, length or key will do. */
+static void
+test_seal(void)
+{
+	static const char text[] = "kind.main.1764100000";
+	uint8_t		key[SEAL_KEY_BYTES] = {1, 2, 3};
+	char		sealed[sizeof(text) - 1 + SEAL_LEN];
+	size_t		len = sizeof(text) - 1;
+	Span		opened;
+	bool		any = false;
+
+	memcpy(sealed, text, len);
+	seal_text(key, sealed, len);
+	ok(seal_open(key, span_of(sealed, sizeof(sealed)), &opened) &&
+	   span_is(opened, text), "a sealed text opens");
+	for (size_t i = 0; i < sizeof(sealed); i++)
+	{
+		for (int bit = 0; bit < 8; bit++)
+		{
+			sealed[i] ^= (char) (1 << bit);
+			any |= seal_open(key, span_of(sealed, sizeof(sealed)), &opened);
+			sealed[i] ^= (char) (1 << bit);
+		}
+		any |= seal_open(key, span_of(sealed, i), &opened);
+	}
+	ok(!any, "not with another bit, nor when it is cut off");
+	key[0] ^= 1;
+	ok(!seal_open(key, span_of(sealed, sizeof(sealed)), &opened),
+	   "nor with another key");
+}
+
 int
 main(int argc, char **argv)
 {
@@ -854,6 +886,7 @@ main(int argc, char **argv)
 	test_guix_places();
 	test_guix_damage();
 	test_further();
+	test_seal();
 	for (int i = 1; i < argc; i++)
 		test_directory(argv[i], key);
 	while (nkept > 0)
