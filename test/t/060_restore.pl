@@ -19,8 +19,8 @@ sub made
 	return "public.made($digits)::narinfo.narinfo";
 }
 
-# What is to be the same after a restore; key and trash have rows, too.
-my @tables = qw(cache divergence event key trash valid_path);
+# What is to be the same after a restore; key, token and trash have rows, too.
+my @tables = qw(cache divergence event key token trash valid_path);
 
 my $keys = PostgreSQL::Test::Utils::tempdir . '/keys';
 mkdir $keys, 0700 or die "$keys: $!";
@@ -56,7 +56,8 @@ $from->safe_psql('postgres', <<~END);
 	END
 # Rows that came before the cache had a key, which no restore must sign.
 $from->safe_psql('postgres', q{SELECT narinfo.generate_key('key');
-	SELECT narinfo.alter_cache('second', sign_with => 'key')});
+	SELECT narinfo.alter_cache('second', sign_with => 'key');
+	SELECT narinfo.create_token('laptop', ARRAY['read'], NULL, 'second')});
 # Old events are not there any more, which the reverse index must not miss.
 ok($from->poll_query_until('postgres', q{SELECT seq = narinfo.last_event('main')
 	FROM narinfo.referrer_state WHERE cache = 'main'}), 'the janitor works');
