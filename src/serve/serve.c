@@ -187,6 +187,15 @@ make_private(HttpReply *reply)
 								  reply->headers, found + strlen(public));
 }
 
+/* Is it a method other than GET and HEAD? */
+static bool
+is_writing(const HttpRequest *req)
+{
+	HttpMethod	method = http_request_method(req);
+
+	return method != HTTP_GET && method != HTTP_HEAD;
+}
+
 static void
 reply_not_allowed(HttpReply *reply)
 {
@@ -288,7 +297,7 @@ route_granted(HttpRequest *req, const CacheInfo *cache, const Route *route,
 {
 	if (route->kind == ROUTE_NONE)
 		reply_absent(reply);
-	else if (http_request_method(req) == HTTP_OTHER)
+	else if (is_writing(req))
 		reply_not_allowed(reply);
 	else if (route->kind == ROUTE_NARINFO)
 		route_narinfo(req, cache, route->what, reply);
@@ -327,7 +336,7 @@ route_request(HttpRequest *req, HttpReply *reply)
 
 	if (span_is(path, "/health"))
 	{
-		if (http_request_method(req) == HTTP_OTHER)
+		if (is_writing(req))
 			reply_not_allowed(reply);
 		else
 			route_health(reply);
