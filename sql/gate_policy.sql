@@ -64,6 +64,8 @@ SELECT * FROM pg_temp.diverged() ORDER BY 1, 4, 5;
 SELECT pg_temp.sound(), pg_temp.sound('keeps'), pg_temp.sound('replaces');
 
 -- touched: what was published as it is
+SELECT last_event() AS last
+\gset
 SELECT cache, left(hash::text, 1) AS path FROM touched ORDER BY 1, 2;
 -- a row is renewed when it is 10 seconds old
 UPDATE touched SET at = at - interval '1 min' WHERE cache = 'keeps';
@@ -77,6 +79,14 @@ SELECT ctid AS before FROM touched WHERE cache = 'keeps' AND at > :'before'
 \gset
 SELECT publish(pg_temp.made('a'), 'keeps');
 SELECT count(*) FROM touched WHERE cache = 'keeps' AND ctid = :'before';
+-- or what somebody counts on
+DELETE FROM touched;
+SELECT touch(ARRAY[store_hash(pg_temp.made('c')), (repeat('z', 31) || '0')::store_hash,
+	store_hash(pg_temp.made('a'))]), last_event() - :last AS events;
+SELECT touch(ARRAY[store_hash(pg_temp.made('a'))], 'keeps'), touch('{}');
+SELECT touch(ARRAY[NULL]::store_hash[]);
+SELECT touch('{}', 'nowhere');
+SELECT cache, left(hash::text, 1) AS path FROM touched ORDER BY 1, 2;
 
 -- keys: what is trusted is said once, and is an event once
 \set nixos 'cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY='

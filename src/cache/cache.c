@@ -64,8 +64,8 @@ static const CacheInfo implied_main = {
 
 /* The beginnings of URLs that are no cache's. */
 static const char *const reserved_names[] = {
-	"api", "auth", "changes", "debuginfo", "health", "log", "metrics", "nar",
-	"nix-cache-info", "realisations"
+	"api", "auth", "changes", "debuginfo", "health", "log", "metrics",
+	"missing", "nar", "narinfos", "nix-cache-info", "realisations"
 };
 
 /* One row; its name is the key. */

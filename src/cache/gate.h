@@ -29,6 +29,13 @@ extern void gate_lock_cache(const char *cache);
 extern void gate_touch(const char *cache, const uint8 hash[STORE_HASH_LEN]);
 
 /*
+ * The same for those of these store_hashes that are valid, without publishing
+ * them; how many.  The transaction fails with
+ * ERRCODE_T_R_SERIALIZATION_FAILURE at its end if one was taken out meanwhile.
+ */
+extern int64 gate_touch_valid(const char *cache, const Datum *hashes, int n);
+
+/*
  * ---- what the rules look at (rules.c) ----
  *
  * All net changes of one cache: sorted by table and key, one a row.

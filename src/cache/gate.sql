@@ -162,6 +162,16 @@ CREATE FUNCTION publish_many(infos narinfo[],
 COMMENT ON FUNCTION publish_many(narinfo[], text) IS
 'publishes narinfos, in whatever order they come; how many paths it changed';
 
+CREATE FUNCTION touch(hashes store_hash[],
+		cache text DEFAULT default_cache())
+	RETURNS bigint
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION touch(store_hash[], text) IS
+'notes that somebody counts on these paths, as publishing them again would; how many of them are valid';
+
 CREATE FUNCTION last_event(cache text DEFAULT default_cache()) RETURNS bigint
 	LANGUAGE sql STABLE STRICT PARALLEL SAFE
 BEGIN ATOMIC
@@ -195,7 +205,7 @@ COMMENT ON FUNCTION cut_events(interval, bigint, text) IS
 
 REVOKE ALL ON FUNCTION changes(bigint, integer, text),
 	cut_events(interval, bigint, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
-	FROM PUBLIC;
+REVOKE ALL ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text),
+	touch(store_hash[], text) FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('event', '');

@@ -219,7 +219,7 @@ GRANT EXECUTE ON FUNCTION generate_key(text, text),
 GRANT EXECUTE ON PROCEDURE resign_cache(text, text) TO narinfo_admin;
 GRANT EXECUTE ON FUNCTION changes(bigint, integer, text)
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
-GRANT EXECUTE ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text)
-	TO narinfo_publisher, narinfo_admin;
+GRANT EXECUTE ON FUNCTION publish(narinfo, text), publish_many(narinfo[], text),
+	touch(store_hash[], text) TO narinfo_publisher, narinfo_admin;
 
 SELECT pg_catalog.pg_extension_config_dump('divergence', '');
