@@ -344,7 +344,8 @@ serve_request(HttpRequest *req)
 		try_request(req, &reply, true);
 
 	/* Nothing here raises, so no request is answered twice, or never */
-	http_reply(req, &reply);
+	if (reply.status != REPLY_LATER)
+		http_reply(req, &reply);
 	MemoryContextReset(request_context);
 }
 

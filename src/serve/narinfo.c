@@ -39,8 +39,8 @@ text_room(size_t len)
 	return kept;
 }
 
-static const char *
-unpack(const struct varlena *info, size_t *len)
+const char *
+narinfo_unpack(const struct varlena *info, size_t *len)
 {
 	const uint8 *packed = NARINFO_PACKED(info);
 	size_t		packed_len = NARINFO_PACKED_LEN(info);
@@ -93,7 +93,7 @@ reply_narinfo(HttpRequest *req, const struct varlena *info, HttpReply *reply)
 	static char headers[sizeof("ETag: \r\n") + ETAG_LEN + SERVE_HEADER_MAX];
 	char		etag[ETAG_LEN + 1];
 	size_t		len;
-	const char *text = unpack(info, &len);
+	const char *text = narinfo_unpack(info, &len);
 
 	make_etag(text, len, etag);
 	etag[ETAG_LEN] = '\0';
@@ -109,7 +109,7 @@ reply_narinfo(HttpRequest *req, const struct varlena *info, HttpReply *reply)
 		return;
 	}
 	reply->status = 200;
-	reply->content_type = "text/x-nix-narinfo";
+	reply->content_type = SERVE_NARINFO_TYPE;
 	reply->body = text;
 	reply->body_len = len;
 }

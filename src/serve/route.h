@@ -4,8 +4,9 @@
  *	  What the files of the serve room share.
  *
  * A route fills in a reply and may raise any error on its way; it is sent by
- * serve_request() alone.  Texts of a reply live in the memory context of the
- * request, which is the current one, or for ever.
+ * serve_request() alone, unless its status is REPLY_LATER.  Texts of a reply
+ * live in the memory context of the request, which is the current one, or for
+ * ever.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -34,7 +35,15 @@ extern char serve_passing[SERVE_HEADER_MAX];	/* of a 404 */
 #define SERVE_FOR_EVER "Cache-Control: public, max-age=31536000, immutable\r\n"
 #define SERVE_NO_STORE "Cache-Control: no-store\r\n"
 
+#define SERVE_NARINFO_TYPE "text/x-nix-narinfo"
+
 /* ---- replies (serve.c) ---- */
+
+/*
+ * The status of a reply that is not made yet, since the request is the
+ * server's again, or somebody else's.  A route raises no error behind that.
+ */
+#define REPLY_LATER 0
 
 /* A reply whose body is this text, which ends with a newline. */
 extern void reply_text(HttpReply *reply, int status, const char *text,
@@ -44,6 +53,14 @@ extern void reply_absent(HttpReply *reply);
 /* The database cannot answer now, but will. */
 extern void reply_unavailable(HttpReply *reply);
 extern void reply_restoring(HttpReply *reply);
+
+/*
+ * The body of a request, of at most max bytes, kept in memory.  False when
+ * the reply is made, for a body that is refused or was not received; or when
+ * it is REPLY_LATER: the request comes again once its body is there.
+ */
+extern bool route_body(HttpRequest *req, size_t max, Span *body,
+					   HttpReply *reply);
 
 extern void route_request(HttpRequest *req, HttpReply *reply);
 
@@ -91,6 +108,21 @@ extern void route_cache_info(const CacheInfo *cache, HttpReply *reply);
 /* "hash" is what stands before ".narinfo". */
 extern void route_narinfo(HttpRequest *req, const CacheInfo *cache,
 						  Span hash, HttpReply *reply);
+
+/* The text of a narinfo, good until the next one is unpacked. */
+extern const char *narinfo_unpack(const struct varlena *info, size_t *len);
+
+/* Defines their settings; called once by serve_init(). */
+extern void bulk_init(void);
+
+extern void route_narinfos(HttpRequest *req, const CacheInfo *cache,
+						   HttpReply *reply);
+extern void route_missing(HttpRequest *req, const CacheInfo *cache,
+						  HttpReply *reply);
+
+/* "hash" is what stands before ".closure". */
+extern void route_closure(const CacheInfo *cache, Span hash,
+						  HttpReply *reply);
 
 extern void route_changes(HttpRequest *req, const CacheInfo *cache,
 						  HttpReply *reply);

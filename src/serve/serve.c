@@ -12,6 +12,8 @@
  *		nix-cache-info
  *		HASH.narinfo			from the database
  *		changes?after=N&limit=M	events with narinfos, from the database
+ *		HASH.closure			narinfos, see bulk.c
+ *		narinfos, missing		the same, by POST
  *		HASH.ls					files, see files.c
  *		nar/… log/… realisations/… debuginfo/…
  *		auth/challenge, auth	tokens for holders of keys, see proof.c
@@ -52,13 +54,17 @@ typedef enum RouteKind
 	ROUTE_CHANGES,
 	ROUTE_CHALLENGE,
 	ROUTE_AUTH,
+	ROUTE_CLOSURE,
+	ROUTE_NARINFOS,
+	ROUTE_MISSING,
 	ROUTE_FILE
 } RouteKind;
 
 typedef struct Route
 {
 	RouteKind	kind;
-	Span		what;			/* the hash of a narinfo, the path of a file */
+	Span		what;			/* the hash of a narinfo or closure, the path
+								 * of a file */
 	const char *content_type;	/* of a file */
 	const char *cache_control;
 } Route;
@@ -123,6 +129,7 @@ serve_init(void)
 							&lookup_memory, 16 * 1024, 0, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	auth_init();
+	bulk_init();
 }
 
 void
@@ -202,6 +209,35 @@ reply_not_allowed(HttpReply *reply)
 	reply_text(reply, 405, "only GET and HEAD\n", "Allow: GET, HEAD\r\n");
 }
 
+static void
+reply_only_post(HttpReply *reply)
+{
+	reply_text(reply, 405, "only POST\n", "Allow: POST\r\n");
+}
+
+bool
+route_body(HttpRequest *req, size_t max, Span *body, HttpReply *reply)
+{
+	HttpReceived received;
+
+	if (!http_request_received(req).begun &&
+		http_request_receive(req, -1, max))
+	{
+		reply->status = REPLY_LATER;
+		return false;
+	}
+	received = http_request_received(req);
+	if (received.complete)
+	{
+		*body = received.data;
+		return true;
+	}
+	reply_text(reply, received.status, psprintf("%s\n", received.reason),
+			   received.status == 503 ? "Retry-After: 1\r\n" SERVE_NO_STORE :
+			   SERVE_NO_STORE);
+	return false;
+}
+
 /* ---- routes ---- */
 
 /* Does the span end with this suffix, and with something before it? */
@@ -243,6 +279,15 @@ find_route(Span path, Route *route)
 			route->kind = ROUTE_CHANGES;
 		else if (span_is(path, "auth"))
 			route->kind = ROUTE_AUTH;
+		else if (span_ends(path, ".closure"))
+		{
+			route->kind = ROUTE_CLOSURE;
+			route->what = span_of(path.data, path.len - strlen(".closure"));
+		}
+		else if (span_is(path, "narinfos"))
+			route->kind = ROUTE_NARINFOS;
+		else if (span_is(path, "missing"))
+			route->kind = ROUTE_MISSING;
 		else if (span_ends(path, ".ls"))
 			file_route(route, path, "application/json", serve_lasting);
 		return;
@@ -290,6 +335,19 @@ find_cache(Span path, char name[CACHE_NAME_MAX + 1], Route *route)
 	return true;
 }
 
+/* What is asked by POST. */
+static void
+route_question(HttpRequest *req, const CacheInfo *cache, RouteKind kind,
+			   HttpReply *reply)
+{
+	if (http_request_method(req) != HTTP_POST)
+		reply_only_post(reply);
+	else if (kind == ROUTE_NARINFOS)
+		route_narinfos(req, cache, reply);
+	else
+		route_missing(req, cache, reply);
+}
+
 /* What the sender of the request may see. */
 static void
 route_granted(HttpRequest *req, const CacheInfo *cache, const Route *route,
@@ -297,6 +355,8 @@ route_granted(HttpRequest *req, const CacheInfo *cache, const Route *route,
 {
 	if (route->kind == ROUTE_NONE)
 		reply_absent(reply);
+	else if (route->kind == ROUTE_NARINFOS || route->kind == ROUTE_MISSING)
+		route_question(req, cache, route->kind, reply);
 	else if (is_writing(req))
 		reply_not_allowed(reply);
 	else if (route->kind == ROUTE_NARINFO)
@@ -305,6 +365,8 @@ route_granted(HttpRequest *req, const CacheInfo *cache, const Route *route,
 		route_cache_info(cache, reply);
 	else if (route->kind == ROUTE_CHANGES)
 		route_changes(req, cache, reply);
+	else if (route->kind == ROUTE_CLOSURE)
+		route_closure(cache, route->what, reply);
 	else
 		route_file(req, cache, route->what, route->content_type,
 				   route->cache_control, reply);

@@ -32,8 +32,10 @@ extern void serve_start(void);
 extern void serve_reload(void);
 
 /*
- * Answers a request, whatever happens: an error costs the batch's transaction
- * and this request, which gets a 500 or 503, and nothing else.
+ * Answers a request, or has its body received, with which it comes again out
+ * of http_server_next().  It answers whatever happens: an error costs the
+ * batch's transaction and this request, which gets a 500 or 503, and nothing
+ * else.
  */
 extern void serve_request(HttpRequest *req);
 
