@@ -218,7 +218,8 @@ route_challenge(HttpRequest *req, const CacheInfo *cache, HttpReply *reply)
 {
 	uint8		nonce[DATA_BYTES];
 
-	if (http_request_method(req) == HTTP_OTHER)
+	if (http_request_method(req) != HTTP_GET &&
+		http_request_method(req) != HTTP_HEAD)
 	{
 		reply_text(reply, 405, "only GET and HEAD\n",
 				   "Allow: GET, HEAD\r\n");
@@ -369,7 +370,7 @@ route_auth(HttpRequest *req, const CacheInfo *cache, HttpReply *reply)
 	uint8		key[KEY_BYTES];
 	Answer		answer;
 
-	if (strcmp(http_request_method_name(req), "POST") != 0)
+	if (http_request_method(req) != HTTP_POST)
 	{
 		reply_text(reply, 405, "only POST\n", "Allow: POST\r\n");
 		return;

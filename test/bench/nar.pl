@@ -25,11 +25,14 @@ for my $size ('64 MB', '1 MB', '64 kB')
 	print $out "$path\n";
 	close $out;
 
+	# Long enough for each connection to have a large one whole.
+	my @how = (connections => 16,
+		seconds => $size eq '64 MB' && $seconds < 6 ? 6 : $seconds);
 	progress("NARs of $size");
-	wrk($_, $list, connections => 16, seconds => 4) for $nginx, $ours;
+	wrk($_, $list, @how) for $nginx, $ours;
 	my $wrk = rounds(
-		nginx => sub { wrk($nginx, $list, connections => 16) },
-		ours => sub { wrk($ours, $list, connections => 16) }
+		nginx => sub { wrk($nginx, $list, @how) },
+		ours => sub { wrk($ours, $list, @how) }
 	);
 	my $drain = rounds(
 		nginx => sub { crowd_drain($nginx, $path, 16) },
