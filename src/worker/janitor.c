@@ -44,7 +44,7 @@
 
 #define BATCH		20000		/* events a transaction */
 #define CUT_BATCH	1000		/* the same, removing them: replicas wait */
-#define WAIT_MIN	200			/* ms */
+#define WAIT_MIN	1000		/* ms */
 #define WAIT_MAX	5000		/* ms */
 
 /*
@@ -136,6 +136,26 @@ write_divergence(void)
 	CommitTransactionCommand();
 }
 
+/*
+ * As long as there are whole batches of it.  What is less comes with the next
+ * turn: each taking up leaves dead rows, which stay as long as somebody has an
+ * old snapshot, and readers look at what was not taken up yet.
+ */
+static bool
+repeat(int64 (*step) (const char *cache), const char *cache, int64 batch)
+{
+	bool		busy = false;
+	int64		n;
+
+	do
+	{
+		n = step(cache);
+		busy |= n > 0;
+		worker_interrupts();
+	} while (n >= batch);
+	return busy;
+}
+
 /* Whether there was anything to do. */
 static bool
 work(MemoryContext context)
@@ -150,16 +170,8 @@ work(MemoryContext context)
 	{
 		const char *cache = lfirst(cell);
 
-		while (follow(cache) > 0)
-		{
-			busy = true;
-			worker_interrupts();
-		}
-		while (cut(cache) > 0)
-		{
-			busy = true;
-			worker_interrupts();
-		}
+		busy |= repeat(follow, cache, BATCH);
+		busy |= repeat(cut, cache, CUT_BATCH);
 	}
 	if (caches != NIL)
 		write_divergence();

@@ -78,7 +78,7 @@ sub content
 	for (split /^/, $node->safe_psql($database,
 		qq{SELECT row FROM ($all) AS a ORDER BY row COLLATE "C"}))
 	{
-		my ($table) = /^(cache|divergence|event|key|trash|valid_path) \(/
+		my ($table) = /^(cache|divergence|event|key|token|trash|valid_path) \(/
 			or next;
 		$content{$table} .= $_;
 	}
@@ -224,7 +224,7 @@ for my $options ([], [ '-j', 2 ], [ '--disable-triggers' ])
 }
 is($to->safe_psql('custom', q{SELECT string_agg(tgenabled::text, ''
 		ORDER BY tgname, tgrelid::regclass::text) FROM pg_trigger
-	WHERE tgname IN ('changed', 'check_applied')}), 'AAAR',
+	WHERE tgname IN ('changed', 'check_applied')}), 'AAAAR',
 	'triggers are as the extension made them');
 
 # ---- what has a history takes no dump
