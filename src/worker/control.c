@@ -74,6 +74,11 @@ any_worker(void)
 		if (pg_atomic_read_u32(&worker_shared->slots[i].used) != 0)
 			return true;
 	}
+	for (int i = 0; i < WORKER_WRITER_MAX; i++)
+	{
+		if (pg_atomic_read_u32(&worker_shared->writers[i].used) != 0)
+			return true;
+	}
 	return false;
 }
 
@@ -123,6 +128,8 @@ narinfo_start(PG_FUNCTION_ARGS)
 
 /* ---- stat_workers ---- */
 
+#define STAT_COLUMNS 12
+
 static const char *
 state_name(uint32 state)
 {
@@ -140,8 +147,8 @@ state_name(uint32 state)
 static void
 put_launcher(ReturnSetInfo *rsinfo)
 {
-	Datum		values[10] = {0};
-	bool		nulls[10];
+	Datum		values[STAT_COLUMNS] = {0};
+	bool		nulls[STAT_COLUMNS];
 	uint32		pid = pg_atomic_read_u32(&worker_shared->launcher_pid);
 	char		detail[WORKER_DETAIL_MAX];
 
@@ -162,8 +169,8 @@ put_launcher(ReturnSetInfo *rsinfo)
 static void
 put_worker(ReturnSetInfo *rsinfo, WorkerSlot *slot)
 {
-	Datum		values[10];
-	bool		nulls[10] = {0};
+	Datum		values[STAT_COLUMNS] = {0};
+	bool		nulls[STAT_COLUMNS] = {0};
 	uint32		pid = pg_atomic_read_u32(&slot->pid);
 	uint32		state = pid == 0 ? WORKER_STARTING :
 		pg_atomic_read_u32(&slot->state);
@@ -181,6 +188,32 @@ put_worker(ReturnSetInfo *rsinfo, WorkerSlot *slot)
 	values[7] = Int64GetDatum(pg_atomic_read_u64(&slot->requests));
 	values[8] = Int64GetDatum(pg_atomic_read_u64(&slot->bad_requests));
 	values[9] = Int64GetDatum(pg_atomic_read_u64(&slot->bytes_sent));
+	nulls[10] = nulls[11] = true;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
+put_writer(ReturnSetInfo *rsinfo, WriterSlot *slot)
+{
+	Datum		values[STAT_COLUMNS] = {0};
+	bool		nulls[STAT_COLUMNS];
+	uint32		pid = pg_atomic_read_u32(&slot->pid);
+	uint32		state = pid == 0 ? WORKER_STARTING :
+		pg_atomic_read_u32(&slot->state);
+
+	memset(nulls, true, sizeof(nulls));
+	values[0] = Int32GetDatum((int32) pid);
+	nulls[0] = (pid == 0);
+	values[1] = CStringGetTextDatum("writer");
+	nulls[1] = false;
+	values[2] = CStringGetTextDatum(state_name(state));
+	nulls[2] = false;
+	values[3] = TimestampTzGetDatum((TimestampTz)
+									pg_atomic_read_u64(&slot->started));
+	nulls[3] = (pid == 0);
+	values[10] = Int64GetDatum(pg_atomic_read_u64(&slot->jobs));
+	values[11] = Int64GetDatum(pg_atomic_read_u64(&slot->jobs_refused));
+	nulls[10] = nulls[11] = false;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -199,6 +232,11 @@ narinfo_stat_workers(PG_FUNCTION_ARGS)
 	{
 		if (pg_atomic_read_u32(&worker_shared->slots[i].used) != 0)
 			put_worker(rsinfo, &worker_shared->slots[i]);
+	}
+	for (int i = 0; i < WORKER_WRITER_MAX; i++)
+	{
+		if (pg_atomic_read_u32(&worker_shared->writers[i].used) != 0)
+			put_writer(rsinfo, &worker_shared->writers[i]);
 	}
 	return (Datum) 0;
 }
