@@ -33,8 +33,8 @@
  * The process must ignore SIGPIPE, as PostgreSQL's processes do: sendfile(2)
  * has no MSG_NOSIGNAL.
  *
- * Nothing blocks, but for write(2) to the file of a body.  Memory comes from malloc; running out of it closes the
- * connection at hand, nothing else.
+ * Nothing blocks, but for write(2) to the file of a body.  Memory comes from
+ * malloc; running out of it closes the connection at hand, nothing else.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -284,8 +284,8 @@ typedef struct HttpReply
  * Queues the answer.  Adds Content-Length, Date, Server, and Connection
  * where due; leaves the body out for HEAD, 204 and 304.  The request is gone
  * afterwards.  A body that was not received ends the connection, unless it is
- * small and on its way.  A small file that turns out shorter than "length" is answered
- * with 500; when a large one does, the connection breaks off.
+ * small and on its way.  A small file that turns out shorter than "length" is
+ * answered with 500; when a large one does, the connection breaks off.
  *
  * For files with ranges and validators see conditional.h.
  */

@@ -276,12 +276,12 @@ test_cut_short(void)
 				"</a body cut short >") && comings == 1,
 	   "the same in chunks");
 
-	len = sprintf(large, PUT(CHUNKED) "1;");
+	len = snprintf(large, 1000, PUT(CHUNKED) "1;");
 	memset(large + len, 'x', 30000);
 	ok(in_order(feed(large, 30000, 30000, 1, false),
 				"400\n</a chunk extension or trailer too long >"),
 	   "an endless chunk extension");
-	len = sprintf(large, PUT(CHUNKED) "0\r\n");
+	len = snprintf(large, 1000, PUT(CHUNKED) "0\r\n");
 	for (int i = 0; i < 3000; i++)
 		memcpy(large + len + i * 6, "a: b\r\n", 6);
 	ok(in_order(feed(large, len + 18000, 30000, 1, false),
