@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * body.c
- *	  Finding the end of a request's body that nobody wants.  See body.h.
+ *	  Finding the bytes of a request's body, and its end.  See body.h.
  *
  * The chunked coding is read here and not by llhttp, which would need a
  * parser kept with every connection, and which takes a bare LF for a line's
@@ -13,20 +13,17 @@
  */
 #include "http/body.h"
 
-int
+void
 http_body_begin(HttpBody *body, bool chunked, uint64_t length)
 {
 	memset(body, 0, sizeof(*body));
 	if (chunked)
 		body->state = HTTP_BODY_SIZE;
-	else if (length > HTTP_MAX_BODY)
-		return 413;
 	else if (length > 0)
 	{
 		body->state = HTTP_BODY_PLAIN;
 		body->left = length;
 	}
-	return 0;
 }
 
 /* A byte of a chunk's size line. */
@@ -89,17 +86,48 @@ framing_byte(HttpBody *body, unsigned char c)
 	}
 }
 
-/* Skips data bytes; the number of them. */
+/* Takes data bytes; the number of them. */
 static size_t
-skip_data(HttpBody *body, size_t len)
+take_data(HttpBody *body, size_t len)
 {
 	if (len > body->left)
 		len = (size_t) body->left;
 	body->left -= len;
+	body->framing = 0;
 	if (body->left == 0)
 		body->state = body->state == HTTP_BODY_PLAIN ? HTTP_BODY_NONE :
 			HTTP_BODY_DATA_CR;
 	return len;
+}
+
+int
+http_body_next(HttpBody *body, const char *data, size_t len,
+			   size_t *used, Span *piece, const char **reason)
+{
+	size_t		pos = 0;
+
+	*piece = span_of(data, 0);
+	while (pos < len && body->state != HTTP_BODY_NONE)
+	{
+		if (http_body_in_data(body))
+		{
+			*piece = span_of(data + pos, take_data(body, len - pos));
+			pos += piece->len;
+			break;
+		}
+		if (body->framing++ >= HTTP_MAX_FRAMING)
+		{
+			*reason = "chunk extension or trailer too long";
+			return 400;
+		}
+		if (!framing_byte(body, (unsigned char) data[pos++]))
+		{
+			*reason = "malformed chunked body";
+			return 400;
+		}
+	}
+	*used = pos;
+	return 0;
 }
 
 int
@@ -111,22 +139,22 @@ http_body_skip(HttpBody *body, const char *data, size_t len,
 	while (pos < len && body->state != HTTP_BODY_NONE)
 	{
 		size_t		room = HTTP_MAX_BODY - body->total;
-		size_t		step = 1;
+		size_t		used;
+		Span		piece;
+		int			status;
 
 		if (room == 0)
 		{
 			*reason = "body too large";
 			return 413;
 		}
-		if (body->state == HTTP_BODY_PLAIN || body->state == HTTP_BODY_DATA)
-			step = skip_data(body, len - pos < room ? len - pos : room);
-		else if (!framing_byte(body, (unsigned char) data[pos]))
-		{
-			*reason = "malformed chunked body";
-			return 400;
-		}
-		pos += step;
-		body->total += step;
+		status = http_body_next(body, data + pos,
+								len - pos < room ? len - pos : room,
+								&used, &piece, reason);
+		if (status != 0)
+			return status;
+		pos += used;
+		body->total += used;
 	}
 	*skipped = pos;
 	return 0;

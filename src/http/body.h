@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * body.h
- *	  Finding the end of a request's body that nobody wants.
+ *	  Finding the bytes of a request's body, and its end.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -17,6 +17,12 @@
  * included; a longer one is refused with 413.
  */
 #define HTTP_MAX_BODY	65536
+
+/*
+ * Bytes of framing between two bytes of a chunked body, and behind its last
+ * one: chunk extensions and trailers.
+ */
+#define HTTP_MAX_FRAMING	8192
 
 typedef enum HttpBodyState
 {
@@ -38,17 +44,31 @@ typedef struct HttpBody
 {
 	HttpBodyState state;
 	int			digits;			/* of the chunk size so far */
+	uint32_t	framing;		/* bytes of it since the last data */
 	uint32_t	total;			/* bytes skipped */
 	uint64_t	left;
 } HttpBody;
 
-/* A body of so many bytes, or a chunked one.  0, or 413. */
-extern int	http_body_begin(HttpBody *body, bool chunked, uint64_t length);
+/* A body of so many bytes, or a chunked one. */
+extern void http_body_begin(HttpBody *body, bool chunked, uint64_t length);
+
+/* Are the next body->left bytes the body's, with no framing between? */
+static inline bool
+http_body_in_data(const HttpBody *body)
+{
+	return body->state == HTTP_BODY_PLAIN || body->state == HTTP_BODY_DATA;
+}
 
 /*
- * Skips what of data belongs to the body and sets *skipped.  0, or the status
- * of the refusal; body->state tells whether the end was reached.
+ * Takes bytes up to the end of the next piece of data, or of the body, and
+ * sets *used to their number and *piece to the data among them, which may be
+ * none.  0, or the status of the refusal; body->state tells whether the end
+ * was reached.
  */
+extern int	http_body_next(HttpBody *body, const char *data, size_t len,
+						   size_t *used, Span *piece, const char **reason);
+
+/* Throws away what of data belongs to the body, *skipped bytes; likewise. */
 extern int	http_body_skip(HttpBody *body, const char *data, size_t len,
 						   size_t *skipped, const char **reason);
 

@@ -19,6 +19,15 @@
 /* What one connection may send before the others have their turn. */
 #define SEND_TURN		(512 * 1024)
 
+/* The same for what is received of a body. */
+#define BODY_TURN		(128 * 1024)
+
+/*
+ * Of a body so many bytes must come, or its rest, each time that body_timeout
+ * passes: a byte now and then is no progress.
+ */
+#define BODY_STEP		(16 * 1024)
+
 /* Pieces of memory sent by one system call. */
 #define MAX_PIECES		64
 
@@ -158,8 +167,16 @@ http_client_close(HttpClient *client)
 	link_remove(&client->requests);
 	link_remove(&client->dirty);
 	client->conn.state = HTTP_CONN_DEAD;
-	if (!client->held)
-		free_client(client);
+	if (client->held)
+		return;
+	if (client->conn.receive.result.begun)
+	{
+		/* The caller waits for it, and has a file to remove */
+		http_receive_fail(&client->conn, HTTP_RECEIVE_CUT_SHORT);
+		link_append(&client->server->requests, &client->requests);
+		return;
+	}
+	free_client(client);
 }
 
 /* All output is gone and nothing more will be answered. */
@@ -215,6 +232,8 @@ timer_due(const HttpClient *client)
 {
 	const HttpConn *conn = &client->conn;
 
+	if (conn->state == HTTP_CONN_RECEIVING)
+		return HTTP_TIMER_BODY;
 	if (http_conn_has_output(conn))
 		return client->writable ? HTTP_TIMER_NONE : HTTP_TIMER_SEND;
 	if (conn->state != HTTP_CONN_READING)
@@ -229,7 +248,7 @@ http_client_settle(HttpClient *client)
 	HttpConn   *conn = &client->conn;
 
 	if (conn->proxied && conn->state == HTTP_CONN_REQUEST && !client->held &&
-		link_alone(&client->requests))
+		!conn->receive.result.begun && link_alone(&client->requests))
 		admit_forwarded(client);
 
 	if (conn->state == HTTP_CONN_DEAD)
@@ -250,7 +269,8 @@ http_client_settle(HttpClient *client)
 	}
 	else if (client->readable && http_conn_wants_input(conn) &&
 			 link_alone(&client->ready))
-		link_append(&server->ready, &client->ready);
+		link_append(conn->state == HTTP_CONN_RECEIVING ?
+					&server->bodies : &server->ready, &client->ready);
 
 	if (http_conn_has_output(conn))
 	{
@@ -291,27 +311,17 @@ discard_input(HttpClient *client)
 	return false;
 }
 
-void
-http_client_input(HttpClient *client)
+/* One system call's worth of input: the bytes that came. */
+static size_t
+receive_some(HttpClient *client)
 {
 	HttpConn   *conn = &client->conn;
 	char	   *data;
 	size_t		room;
 	ssize_t		got;
 
-	if (client->lingering)
-	{
-		if (discard_input(client))
-			http_client_close(client);
-		return;
-	}
-	if (!client->readable || !http_conn_wants_input(conn) ||
-		!http_conn_space(conn, &data, &room))
-	{
-		http_client_settle(client);
-		return;
-	}
-
+	if (!http_conn_space(conn, &data, &room))
+		return 0;
 	do
 		got = recv(client->fd, data, room, 0);
 	while (got < 0 && errno == EINTR);
@@ -324,8 +334,11 @@ http_client_input(HttpClient *client)
 	if (got < (ssize_t) room && !client->hangup)
 		client->readable = false;
 	if (got > 0)
+	{
 		http_conn_received(conn, got);
-	else if (got == 0)
+		return (size_t) got;
+	}
+	if (got == 0)
 	{
 		client->readable = false;
 		http_conn_eof(conn);
@@ -337,7 +350,47 @@ http_client_input(HttpClient *client)
 	}
 	else
 		conn->state = HTTP_CONN_DEAD;
+	return 0;
+}
+
+void
+http_client_input(HttpClient *client)
+{
+	if (client->lingering)
+	{
+		if (discard_input(client))
+			http_client_close(client);
+		return;
+	}
+	if (client->readable && http_conn_wants_input(&client->conn))
+		receive_some(client);
 	http_client_settle(client);
+}
+
+size_t
+http_client_body(HttpClient *client)
+{
+	HttpConn   *conn = &client->conn;
+	size_t		turn = 0;
+
+	if (conn->state != HTTP_CONN_RECEIVING)
+	{
+		http_client_input(client);
+		return 0;
+	}
+	while (conn->state == HTTP_CONN_RECEIVING && client->readable &&
+		   turn < BODY_TURN)
+		turn += receive_some(client);
+
+	client->progress += turn;
+	if (client->timer_class == HTTP_TIMER_BODY &&
+		client->progress >= BODY_STEP)
+	{
+		client->progress = 0;
+		set_timer(client, HTTP_TIMER_BODY, true);
+	}
+	http_client_settle(client);
+	return turn;
 }
 
 /*
@@ -424,11 +477,21 @@ http_client_output(HttpClient *client)
 void
 http_client_timeout(HttpClient *client)
 {
-	if (client->timer_class == HTTP_TIMER_HEADER)
+	switch (client->timer_class)
 	{
-		http_conn_refuse(&client->conn, 408, "request not complete in time");
-		http_client_settle(client);
+		case HTTP_TIMER_BODY:
+			client->progress = 0;
+			set_timer(client, HTTP_TIMER_BODY, true);
+
+			/* It is not the client's fault that it had no turn */
+			if (client->readable)
+				break;
+			/* FALLTHROUGH */
+		case HTTP_TIMER_HEADER:
+			http_conn_late(&client->conn);
+			http_client_settle(client);
+			break;
+		default:
+			http_client_close(client);
 	}
-	else
-		http_client_close(client);
 }

@@ -6,6 +6,7 @@
  * A client is in each of these lists or not:
  *
  *		ready		there may be input that can be taken now
+ *		bodies		the same, and it belongs to a body; by the same link
  *		requests	a request waits for http_server_next()
  *		dirty		there is output that may be sent now
  *		timers[n]	a timeout of class n runs
@@ -41,6 +42,7 @@ typedef enum HttpTimer
 {
 	HTTP_TIMER_IDLE,
 	HTTP_TIMER_HEADER,
+	HTTP_TIMER_BODY,
 	HTTP_TIMER_SEND,
 	HTTP_TIMER_LINGER,
 	HTTP_TIMER_NONE				/* nothing runs; also the number of lists */
@@ -66,6 +68,7 @@ typedef struct HttpClient
 	bool		refused;		/* came above a limit */
 	bool		counted;		/* in server->peers, as counted_as */
 	uint32_t	lingered;		/* bytes thrown away meanwhile */
+	uint32_t	progress;		/* bytes of a body since its timer began */
 	HttpAddress counted_as;
 } HttpClient;
 
@@ -79,6 +82,7 @@ struct HttpServer
 	HttpPeers	peers;
 	HttpLink	all;			/* every client */
 	HttpLink	ready;
+	HttpLink	bodies;
 	HttpLink	requests;
 	HttpLink	dirty;
 	HttpLink	timers[HTTP_TIMER_NONE];
@@ -146,11 +150,17 @@ link_take(HttpLink *list, HttpLink *to)
 extern void http_client_open(HttpServer *server, int fd,
 							 const HttpAddress *peer);
 
-/* Closes; the memory goes once the caller holds no request of it. */
+/*
+ * Closes; the memory goes once the caller holds no request of it, nor has one
+ * to come out because its body was to be received.
+ */
 extern void http_client_close(HttpClient *client);
 
 /* Receives once what is there. */
 extern void http_client_input(HttpClient *client);
+
+/* Takes of a body what is there, within one turn's measure; how many bytes. */
+extern size_t http_client_body(HttpClient *client);
 
 /* Sends what the socket takes, within one turn's measure; how many bytes. */
 extern size_t http_client_output(HttpClient *client);

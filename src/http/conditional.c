@@ -225,7 +225,8 @@ http_select_by(const HttpConditions *conditions, const char *etag,
 		tag = span_of(NULL, 0);
 	selection->headers[0] = '\0';
 	selection->status = 200;
-	if (conditions->method != HTTP_OTHER &&
+	if ((conditions->method == HTTP_GET ||
+		 conditions->method == HTTP_HEAD) &&
 		is_unchanged(conditions, tag, mtime))
 		selection->status = 304;
 	else if (conditions->method == HTTP_GET &&

@@ -44,18 +44,25 @@ http_conn_init(HttpConn *conn, HttpEnv *env, const HttpAddress *peer)
 	conn->request.address = conn->peer_text;
 }
 
+static void
+forget_request(HttpConn *conn)
+{
+	free(conn->request.decoded);
+	conn->request.decoded = NULL;
+	http_receive_release(conn);
+	conn->head_done = false;
+}
+
 /* Forgets all input. */
 static void
 drop_input(HttpConn *conn)
 {
-	free(conn->request.decoded);
-	conn->request.decoded = NULL;
+	forget_request(conn);
 	if (conn->in != NULL)
 		http_chunk_put(&conn->env->pool, conn->in);
 	conn->in = NULL;
 	conn->start = 0;
 	memset(&conn->scan, 0, sizeof(conn->scan));
-	conn->head_done = false;
 }
 
 /* Takes the first chunk off the output. */
@@ -96,6 +103,8 @@ is_stalled(const HttpConn *conn)
 bool
 http_conn_wants_input(const HttpConn *conn)
 {
+	if (conn->state == HTTP_CONN_RECEIVING)
+		return !conn->eof;
 	return conn->state == HTTP_CONN_READING && !conn->eof &&
 		!is_stalled(conn);
 }
@@ -103,51 +112,87 @@ http_conn_wants_input(const HttpConn *conn)
 bool
 http_conn_in_request(const HttpConn *conn)
 {
-	return conn->state == HTTP_CONN_READING && conn->in != NULL &&
-		(conn->head_done || conn->in->used > conn->start);
+	if (conn->state != HTTP_CONN_READING)
+		return false;
+	return conn->skip > 0 || (conn->in != NULL &&
+							  (conn->head_done ||
+							   conn->in->used > conn->start));
+}
+
+void
+http_conn_late(HttpConn *conn)
+{
+	if (conn->state == HTTP_CONN_RECEIVING)
+		http_receive_fail(conn, HTTP_RECEIVE_TIMEOUT);
+	else if (conn->skip > 0)
+		conn->state = HTTP_CONN_DEAD;	/* it was answered */
+	else
+		http_conn_refuse(conn, 408, "request not complete in time");
+}
+
+/* What was parsed of the head has moved. */
+static void
+shift_texts(HttpConn *conn, ptrdiff_t shift)
+{
+	HttpRequest *req = &conn->request;
+
+	req->head.target.data += shift;
+	req->head.headers.data += shift;
+	if (conn->state != HTTP_CONN_REQUEST || req->decoded != NULL)
+		return;
+	req->path.data += shift;
+	if (req->query.data != NULL)
+		req->query.data += shift;
+}
+
+bool
+http_conn_make_room(HttpConn *conn)
+{
+	HttpChunk  *in = conn->in;
+	HttpChunk  *to = in;
+	size_t		len = in->used - conn->start;
+	ptrdiff_t	shift;
+
+	if (in->size - in->used >= MIN_SPACE)
+		return true;
+
+	/* Move to the front; when that gives too little, grow. */
+	if (len > in->size - 2 * MIN_SPACE)
+		to = http_chunk_get(&conn->env->pool, in->size * 2);
+	if (to == NULL)
+		return false;
+
+	shift = to->data - (in->data + conn->start);
+	memmove(to->data, in->data + conn->start, len);
+	to->used = len;
+	conn->start = 0;
+	if (conn->head_done)
+		shift_texts(conn, shift);
+	if (to != in)
+		http_chunk_put(&conn->env->pool, in);
+	conn->in = to;
+	return true;
 }
 
 bool
 http_conn_space(HttpConn *conn, char **data, size_t *len)
 {
-	HttpChunk  *in = conn->in;
-
-	if (in == NULL)
-		in = conn->in = http_chunk_get(&conn->env->pool, HTTP_CHUNK_SIZE);
-	else if (in->size - in->used < MIN_SPACE)
+	if (conn->state == HTTP_CONN_RECEIVING)
 	{
-		/* Move to the front; when that gives too little, grow. */
-		HttpChunk  *to = in;
-		size_t		len_left = in->used - conn->start;
-
-		if (len_left > in->size - 2 * MIN_SPACE)
-			to = http_chunk_get(&conn->env->pool, in->size * 2);
-		if (to != NULL)
-		{
-			ptrdiff_t	shift = to->data - (in->data + conn->start);
-
-			memmove(to->data, in->data + conn->start, len_left);
-			to->used = len_left;
-			conn->start = 0;
-			if (conn->head_done)
-			{
-				conn->request.head.target.data += shift;
-				conn->request.head.headers.data += shift;
-			}
-		}
-		if (to != in)
-			http_chunk_put(&conn->env->pool, in);
-		in = conn->in = to;
+		http_receive_space(conn, data, len);
+		return true;
 	}
 
-	if (in == NULL)
+	if (conn->in == NULL)
+		conn->in = http_chunk_get(&conn->env->pool, HTTP_CHUNK_SIZE);
+	if (conn->in == NULL || !http_conn_make_room(conn))
 	{
-		conn->start = 0;
+		drop_input(conn);
 		conn->state = HTTP_CONN_DEAD;
 		return false;
 	}
-	*data = in->data + in->used;
-	*len = in->size - in->used;
+	*data = conn->in->data + conn->in->used;
+	*len = conn->in->size - conn->in->used;
 	return true;
 }
 
@@ -276,7 +321,7 @@ begin_request(HttpConn *conn, const char **reason)
 	/*
 	 * A client that expects "100 Continue" holds its body back until it hears
 	 * something, so it gets its answer now.  What PUT and the like bring is
-	 * never read.
+	 * read when the caller says where to put it.
 	 */
 	conn->unread_body = (head->chunked || head->content_length > 0) &&
 		(head->expect || (!head->is_get && !head->is_head));
@@ -284,10 +329,9 @@ begin_request(HttpConn *conn, const char **reason)
 	if (!conn->unread_body)
 	{
 		*reason = "body too large";
-		status = http_body_begin(&conn->body, head->chunked,
-								 head->content_length);
-		if (status != 0)
-			return status;
+		if (head->content_length > HTTP_MAX_BODY)
+			return 413;
+		http_body_begin(&conn->body, head->chunked, head->content_length);
 	}
 	conn->head_done = true;
 	return 0;
@@ -357,11 +401,25 @@ advance_once(HttpConn *conn)
 	return conn->state == HTTP_CONN_READING;
 }
 
+/* Drops what came of the body of a request that was answered without it. */
+static void
+skip_answered(HttpConn *conn)
+{
+	size_t		len = conn->in != NULL ? conn->in->used - conn->start : 0;
+
+	if (len > conn->skip)
+		len = conn->skip;
+	conn->start += len;
+	conn->skip -= len;
+}
+
 void
 http_conn_advance(HttpConn *conn)
 {
 	if (conn->state != HTTP_CONN_READING || is_stalled(conn))
 		return;
+	if (conn->skip > 0)
+		skip_answered(conn);
 	if (conn->in != NULL && conn->in->used == conn->start && !conn->head_done)
 		drop_input(conn);
 	if (conn->in != NULL)
@@ -381,6 +439,11 @@ http_conn_advance(HttpConn *conn)
 void
 http_conn_received(HttpConn *conn, size_t len)
 {
+	if (conn->state == HTTP_CONN_RECEIVING)
+	{
+		http_receive_bytes(conn, len);
+		return;
+	}
 	conn->in->used += len;
 	http_conn_advance(conn);
 }
@@ -389,6 +452,8 @@ void
 http_conn_eof(HttpConn *conn)
 {
 	conn->eof = true;
+	if (conn->state == HTTP_CONN_RECEIVING)
+		http_receive_fail(conn, HTTP_RECEIVE_CUT_SHORT);
 	http_conn_advance(conn);
 }
 
@@ -396,15 +461,29 @@ http_conn_eof(HttpConn *conn)
 static void
 next_request(HttpConn *conn)
 {
-	free(conn->request.decoded);
-	conn->request.decoded = NULL;
+	if (conn->unread_body)
+		conn->skip = (uint32_t) conn->request.head.content_length;
+	forget_request(conn);
 	conn->start += conn->scan.pos;
 	memset(&conn->scan, 0, sizeof(conn->scan));
-	conn->head_done = false;
 	conn->state = HTTP_CONN_READING;
 	if (conn->start == conn->in->used)
 		drop_input(conn);		/* even while stalled */
 	http_conn_advance(conn);
+}
+
+/*
+ * Has the connection to end with this reply because of a body that is not
+ * read?  A small one is thrown away instead, if it will come for certain.
+ */
+static bool
+body_in_the_way(const HttpConn *conn)
+{
+	const HttpHead *head = &conn->request.head;
+
+	return conn->unread_body &&
+		(conn->receive.result.begun || head->expect || head->chunked ||
+		 head->content_length > HTTP_MAX_BODY || conn->env->draining);
 }
 
 /* Is another request begun, so that this reply is not the last? */
@@ -522,7 +601,7 @@ http_conn_reply(HttpConn *conn, const HttpReply *reply)
 		return;
 	}
 
-	close = reply->close || !head->keep_alive || conn->unread_body;
+	close = reply->close || !head->keep_alive || body_in_the_way(conn);
 	if (!close && conn->env->draining)
 		close = !has_more_input(conn);
 	if (!queue_answer(conn, reply, send_body, bare ? -1 : length, close))

@@ -11,7 +11,10 @@
  *			|  +-----------+-----------------+------------------+--------+
  *			v  0           start             start + scan.pos   used     size
  *		state HTTP_CONN_REQUEST: conn->request is the caller's
- *			|
+ *			|		^
+ *			|		|  http_conn_receive(): state HTTP_CONN_RECEIVING until
+ *			|		|  the body is where it belongs, see receive.c
+ *			|		+------------------
  *			v
  *		http_conn_reply()
  *			|  out: a chain of chunks, replies side by side in each
@@ -48,12 +51,20 @@
 /* "Server: pg_narinfo" and "Date: …", each with CR LF. */
 #define HTTP_DATE_LINES_LEN	(20 + 6 + HTTP_DATE_LEN + 2)
 
+/*
+ * What is received of a body in one piece, and written to its file by one
+ * system call.
+ */
+#define HTTP_BODY_PIECE		(128 * 1024)
+
 /* What all connections of a server share. */
 typedef struct HttpEnv
 {
 	HttpLimits	limits;			/* trusted_proxies is NULL, see below */
 	HttpNetworks trusted;
 	HttpPool	pool;
+	char	   *piece;			/* HTTP_BODY_PIECE bytes, made when needed */
+	size_t		body_memory;	/* bytes of all bodies kept in memory */
 	HttpStats	stats;
 	HttpLogHook log;			/* or NULL */
 	bool		draining;
@@ -67,6 +78,7 @@ typedef enum HttpConnState
 {
 	HTTP_CONN_READING,			/* waits for a request, or its rest */
 	HTTP_CONN_REQUEST,			/* conn->request is to be answered */
+	HTTP_CONN_RECEIVING,		/* and will be once its body is here */
 	HTTP_CONN_LAST,				/* no more input is looked at; close once all
 								 * output is gone */
 	HTTP_CONN_DEAD				/* close at once */
@@ -83,6 +95,18 @@ struct HttpRequest
 	const char *address;		/* of the client, as text */
 };
 
+/* A body that the caller wants, and what the caller keeps with the request. */
+typedef struct HttpReceive
+{
+	HttpReceived result;
+	int			fd;				/* -1: memory */
+	bool		direct;			/* what is received now lies in env->piece */
+	uint64_t	max;
+	char	   *memory;
+	size_t		size;			/* of memory */
+	void	   *data;			/* the caller's */
+} HttpReceive;
+
 typedef struct HttpConn
 {
 	HttpRequest request;		/* first, so that one leads to the other */
@@ -92,6 +116,8 @@ typedef struct HttpConn
 	bool		head_done;		/* request.head is parsed, its body is not
 								 * skipped yet */
 	bool		unread_body;	/* a body was announced that is not read */
+	uint32_t	skip;			/* bytes to come of the body of a request
+								 * that was answered without it */
 	bool		linger;			/* the client may still be sending: do not let
 								 * a reset overtake the last reply */
 	bool		proxied;		/* the peer is a trusted proxy */
@@ -102,6 +128,7 @@ typedef struct HttpConn
 	size_t		start;			/* of the head in work */
 	HttpScan	scan;			/* relative to start */
 	HttpBody	body;
+	HttpReceive receive;
 
 	HttpChunk  *out;
 	HttpChunk  *out_tail;
@@ -127,6 +154,12 @@ extern void http_conn_release(HttpConn *conn);
 /* Does the connection want bytes just now? */
 extern bool http_conn_wants_input(const HttpConn *conn);
 
+/*
+ * Makes room behind the input, which may move.  False when memory is short;
+ * nothing has changed then.
+ */
+extern bool http_conn_make_room(HttpConn *conn);
+
 /* Where to put them; false when memory is short: the connection is dead. */
 extern bool http_conn_space(HttpConn *conn, char **data, size_t *len);
 
@@ -142,6 +175,9 @@ extern void http_conn_reply(HttpConn *conn, const HttpReply *reply);
 
 /* Refuses whatever the client is about, and closes after it. */
 extern void http_conn_refuse(HttpConn *conn, int status, const char *reason);
+
+/* The client is too slow with its request; says so where it makes sense. */
+extern void http_conn_late(HttpConn *conn);
 
 /* Is a request begun, so that the header timeout runs? */
 extern bool http_conn_in_request(const HttpConn *conn);
@@ -164,7 +200,28 @@ extern void http_conn_sent(HttpConn *conn, size_t len);
 extern HttpChunk *http_conn_file(const HttpConn *conn);
 extern void http_conn_file_sent(HttpConn *conn, off_t len);
 
+/* ---- receive.c ---- */
+
+/*
+ * Begins to take the body of conn->request; it may be here already.  False,
+ * with the reason in the result, when it is not to be taken.
+ */
+extern bool http_conn_receive(HttpConn *conn, int fd, uint64_t max);
+
+/* http_conn_space() and http_conn_received() while a body is received. */
+extern void http_receive_space(HttpConn *conn, char **data, size_t *len);
+extern void http_receive_bytes(HttpConn *conn, size_t len);
+
+/* The body will not be complete. */
+extern void http_receive_fail(HttpConn *conn, HttpReceiveError error);
+
+/* Forgets the body; the request is answered, or nobody will. */
+extern void http_receive_release(HttpConn *conn);
+
 /* ---- reply.c ---- */
+
+/* Queues these bytes as they are; false when memory is short. */
+extern bool http_queue_text(HttpConn *conn, const char *text);
 
 /*
  * Queues a head, and room for body_len bytes behind it; NULL when memory is

@@ -19,11 +19,22 @@
  * other connections go on.  What can be answered without the caller (400,
  * 408, 413, 414, 431, 501, 505, 503 over a limit) is answered here.
  *
+ * A request with a body comes out before any of its body was taken (only that
+ * of a GET or HEAD is thrown away).  The caller answers it at once, and the
+ * body is not read; or it says where the body goes, and the request comes out
+ * once more when the body is there, or will not be:
+ *
+ *		if (http_request_receive(req, fd, max))
+ *			...							 it comes out of http_server_next()
+ *		received = http_request_received(req);
+ *		if (received.complete)
+ *			...
+ *
  * The process must ignore SIGPIPE, as PostgreSQL's processes do: sendfile(2)
  * has no MSG_NOSIGNAL.
  *
- * Nothing blocks.  Memory comes from malloc; running out of it closes the
- * connection at hand, nothing else.
+ * Nothing blocks, but for write(2) to the file of a body.  Memory comes from
+ * malloc; running out of it closes the connection at hand, nothing else.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -43,7 +54,9 @@ typedef enum HttpMethod
 {
 	HTTP_GET,
 	HTTP_HEAD,
-	HTTP_OTHER					/* PUT, POST, …: the body is never read */
+	HTTP_PUT,
+	HTTP_POST,
+	HTTP_OTHER					/* DELETE, OPTIONS, … */
 } HttpMethod;
 
 typedef enum HttpLogLevel
@@ -66,6 +79,9 @@ typedef struct HttpLimits
 								 * before no further request is parsed */
 	int			idle_timeout;	/* ms without a request; close */
 	int			header_timeout; /* ms from first byte to end of headers; 408 */
+	int			body_timeout;	/* ms in which 16 KiB of a body must come, or
+								 * its rest; 408 */
+	size_t		max_body_memory;	/* bytes of all bodies in memory; 503 */
 	int			send_timeout;	/* ms in which a reader must take something */
 	HttpLogLevel log_level;
 	const char *trusted_proxies;	/* networks, comma-separated CIDR, whose
@@ -170,6 +186,12 @@ extern const char *http_request_method_name(const HttpRequest *req);
  */
 extern Span http_request_path(const HttpRequest *req);
 
+/*
+ * What was said of the body's length: 0 when there is none, -1 when only its
+ * end will tell.
+ */
+extern int64_t http_request_content_length(const HttpRequest *req);
+
 /* What stands behind '?', percent-decoded likewise; data NULL when no '?'. */
 extern Span http_request_query(const HttpRequest *req);
 
@@ -181,6 +203,64 @@ extern Span http_request_header(const HttpRequest *req, const char *name);
 
 /* The client's address as text, forwarded if the peer is a trusted proxy. */
 extern const char *http_request_address(const HttpRequest *req);
+
+/*
+ * A pointer that the caller keeps with the request, NULL at first; it is not
+ * looked at.  Forgotten by http_reply() and http_server_free().
+ */
+extern void http_request_set_data(HttpRequest *req, void *data);
+extern void *http_request_data(const HttpRequest *req);
+
+/* ---- bodies ---- */
+
+typedef enum HttpReceiveError
+{
+	HTTP_RECEIVE_OK,			/* no error */
+	HTTP_RECEIVE_EXPECTATION,	/* 417: Expect is not "100-continue" */
+	HTTP_RECEIVE_LENGTH_REQUIRED,	/* 411: HTTP/1.0 without Content-Length */
+	HTTP_RECEIVE_TOO_LARGE,		/* 413 */
+	HTTP_RECEIVE_MALFORMED,		/* 400: the framing of chunks */
+	HTTP_RECEIVE_TIMEOUT,		/* 408 */
+	HTTP_RECEIVE_CUT_SHORT,		/* 400: the client is gone, or will send no
+								 * more */
+	HTTP_RECEIVE_NO_SPACE,		/* 507: ENOSPC, EDQUOT */
+	HTTP_RECEIVE_NOT_WRITTEN,	/* 500: write(2) failed otherwise */
+	HTTP_RECEIVE_NO_MEMORY		/* 503: of this process, or max_body_memory */
+} HttpReceiveError;
+
+typedef struct HttpReceived
+{
+	bool		begun;			/* http_request_receive() was called and true:
+								 * the request came out again */
+	bool		complete;		/* the whole body is there */
+	HttpReceiveError error;		/* else why it is not */
+	int			status;			/* of the reply that this error deserves */
+	const char *reason;			/* the error in a few words, a constant */
+	int			os_error;		/* errno of write(2) */
+	uint64_t	length;			/* bytes taken */
+	Span		data;			/* the body, if it is complete and was kept in
+								 * memory; until http_reply() */
+} HttpReceived;
+
+/*
+ * The body is to be taken, up to max bytes.  fd >= 0: it is written to this
+ * file, which stays the caller's and has to be open until the request comes
+ * out again; it is never synced here.  fd -1: it is kept in memory, as it
+ * comes and within max_body_memory.
+ *
+ * On true the request is the server's until it comes out of
+ * http_server_next() again, which it does whatever happens, with the result
+ * in http_request_received(): also when there is no body (0 bytes, complete),
+ * and when the client is gone (a reply then goes nowhere).  Its address stays
+ * the same.  On false the request stays the caller's, and nothing was read:
+ * http_request_received() says why, and http_reply() is due.
+ *
+ * Spans of the request taken before this call are to be asked for anew.
+ *
+ * A client that expects "100 Continue" gets it now.
+ */
+extern bool http_request_receive(HttpRequest *req, int fd, uint64_t max);
+extern HttpReceived http_request_received(const HttpRequest *req);
 
 /* ---- replies ---- */
 
@@ -203,8 +283,9 @@ typedef struct HttpReply
 /*
  * Queues the answer.  Adds Content-Length, Date, Server, and Connection
  * where due; leaves the body out for HEAD, 204 and 304.  The request is gone
- * afterwards.  A small file that turns out shorter than "length" is answered
- * with 500; when a large one does, the connection breaks off.
+ * afterwards.  A body that was not received ends the connection, unless it is
+ * small and on its way.  A small file that turns out shorter than "length" is
+ * answered with 500; when a large one does, the connection breaks off.
  *
  * For files with ranges and validators see conditional.h.
  */

@@ -288,6 +288,14 @@ transfer_encoding(HeadParser *parser, Span value)
 	return 0;
 }
 
+static void
+expectation(HttpHead *head, Span value)
+{
+	head->expect = true;
+	if (value.len != 12 || strncasecmp(value.data, "100-continue", 12) != 0)
+		head->expect_other = true;
+}
+
 static int
 host(HeadParser *parser, Span value)
 {
@@ -322,7 +330,7 @@ end_header(HeadParser *parser)
 			break;
 		case 6:
 			if (strncasecmp(name.data, "Expect", 6) == 0)
-				parser->head->expect = true;
+				expectation(parser->head, value);
 			break;
 		case 14:
 			if (strncasecmp(name.data, "Content-Length", 14) == 0)
@@ -391,6 +399,8 @@ on_headers_complete(llhttp_t *llhttp)
 	head->method = llhttp_method_name((llhttp_method_t) llhttp->method);
 	head->is_get = llhttp->method == HTTP_GET;
 	head->is_head = llhttp->method == HTTP_HEAD;
+	head->is_put = llhttp->method == HTTP_PUT;
+	head->is_post = llhttp->method == HTTP_POST;
 	head->keep_alive = llhttp_should_keep_alive(llhttp) != 0;
 	parser->complete = true;
 

@@ -43,9 +43,12 @@ typedef struct HttpHead
 	Span		headers;		/* the lines, each with CR LF */
 	bool		is_get;
 	bool		is_head;
+	bool		is_put;
+	bool		is_post;
 	bool		http_1_0;
 	bool		keep_alive;		/* does the client want the connection? */
 	bool		expect;			/* has it an Expect header? */
+	bool		expect_other;	/* for something else than "100-continue" */
 	bool		chunked;
 	bool		has_length;
 	uint64_t	content_length;

@@ -135,6 +135,20 @@ reserve(HttpConn *conn, size_t len)
 	return chunk;
 }
 
+bool
+http_queue_text(HttpConn *conn, const char *text)
+{
+	size_t		len = strlen(text);
+	HttpChunk  *chunk = reserve(conn, len);
+
+	if (chunk == NULL)
+		return false;
+	memcpy(chunk->data + chunk->used, text, len);
+	chunk->used += len;
+	conn->out_bytes += len;
+	return true;
+}
+
 char *
 http_queue_reply(HttpConn *conn, const HttpReply *reply,
 				 int64_t content_length, size_t body_len, bool close)

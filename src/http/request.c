@@ -14,7 +14,11 @@ http_request_method(const HttpRequest *req)
 {
 	if (req->head.is_get)
 		return HTTP_GET;
-	return req->head.is_head ? HTTP_HEAD : HTTP_OTHER;
+	if (req->head.is_head)
+		return HTTP_HEAD;
+	if (req->head.is_put)
+		return HTTP_PUT;
+	return req->head.is_post ? HTTP_POST : HTTP_OTHER;
 }
 
 const char *
@@ -51,4 +55,28 @@ const char *
 http_request_address(const HttpRequest *req)
 {
 	return req->address;
+}
+
+int64_t
+http_request_content_length(const HttpRequest *req)
+{
+	return req->head.chunked ? -1 : (int64_t) req->head.content_length;
+}
+
+HttpReceived
+http_request_received(const HttpRequest *req)
+{
+	return ((const HttpConn *) req)->receive.result;
+}
+
+void
+http_request_set_data(HttpRequest *req, void *data)
+{
+	((HttpConn *) req)->receive.data = data;
+}
+
+void *
+http_request_data(const HttpRequest *req)
+{
+	return ((const HttpConn *) req)->receive.data;
 }

@@ -7,7 +7,8 @@
  *								ready; timeouts
  *		http_server_next()		the oldest of the requests found
  *		http_reply()			to the output of its connection
- *		http_server_flush()		sends what is dirty
+ *		http_server_flush()		sends what is dirty; takes of bodies what has
+ *								come, after those who wait for an answer
  *
  * Whatever remains to be done without a further event (input behind a full
  * buffer, output behind one turn's measure) stays in a list, and then
@@ -42,6 +43,13 @@
  * as it takes to send each its share.
  */
 #define FILES_TURN			(4 * 1024 * 1024)
+
+/*
+ * Bytes of bodies taken in one turn, for the same reason.  Writing them to a
+ * file costs about as many microseconds as there are kilobytes in this, and
+ * that is what a GET has to wait longer while somebody uploads.
+ */
+#define BODIES_TURN			(256 * 1024)
 
 /* ms to wait when the process or the system is out of descriptors. */
 #define ACCEPT_PAUSE		100
@@ -81,6 +89,7 @@ http_server_create(const HttpLimits *limits, HttpLogHook log)
 		return NULL;
 	link_init(&server->all);
 	link_init(&server->ready);
+	link_init(&server->bodies);
 	link_init(&server->requests);
 	link_init(&server->dirty);
 	for (int i = 0; i < HTTP_TIMER_NONE; i++)
@@ -253,6 +262,8 @@ timer_duration(const HttpServer *server, HttpTimer class)
 			return limits->idle_timeout * INT64_C(1000);
 		case HTTP_TIMER_HEADER:
 			return limits->header_timeout * INT64_C(1000);
+		case HTTP_TIMER_BODY:
+			return limits->body_timeout * INT64_C(1000);
 		case HTTP_TIMER_SEND:
 			return limits->send_timeout * INT64_C(1000);
 		default:
@@ -279,7 +290,7 @@ http_server_timeout(const HttpServer *server)
 	int64_t		now;
 
 	if (!link_alone(&server->ready) || !link_alone(&server->requests) ||
-		!link_alone(&server->dirty))
+		!link_alone(&server->dirty) || !link_alone(&server->bodies))
 		return 0;
 	for (int class = 0; class < HTTP_TIMER_NONE; class++)
 	{
@@ -303,7 +314,8 @@ handle_client_event(HttpServer *server, HttpClient *client, uint32_t events)
 		if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
 			client->hangup = true;
 		if (link_alone(&client->ready))
-			link_append(&server->ready, &client->ready);
+			link_append(client->conn.state == HTTP_CONN_RECEIVING ?
+						&server->bodies : &server->ready, &client->ready);
 	}
 	if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))
 	{
@@ -394,6 +406,37 @@ http_reply(HttpRequest *req, const HttpReply *reply)
 	http_client_settle(client);
 }
 
+bool
+http_request_receive(HttpRequest *req, int fd, uint64_t max)
+{
+	HttpClient *client = (HttpClient *) req;
+
+	if (!http_conn_receive(&client->conn, fd, max))
+		return false;
+	client->held = false;
+	client->progress = 0;
+	http_client_settle(client);
+	return true;
+}
+
+/* Who had no turn is the first in the next. */
+static void
+take_bodies(HttpServer *server)
+{
+	HttpLink	turn;
+	size_t		taken = 0;
+
+	link_take(&server->bodies, &turn);
+	while (!link_alone(&turn) && taken < BODIES_TURN)
+	{
+		HttpClient *client = CLIENT_OF(turn.next, ready);
+
+		link_remove(&client->ready);
+		taken += http_client_body(client);
+	}
+	link_prepend_all(&server->bodies, &turn);
+}
+
 void
 http_server_flush(HttpServer *server)
 {
@@ -414,6 +457,7 @@ http_server_flush(HttpServer *server)
 			sent += http_client_output(client);
 	}
 	link_prepend_all(&server->dirty, &waiting);
+	take_bodies(server);
 }
 
 /*
@@ -473,6 +517,7 @@ http_server_free(HttpServer *server)
 		HttpClient *client = CLIENT_OF(server->all.next, all);
 
 		client->held = false;
+		http_receive_release(&client->conn);
 		http_client_close(client);
 	}
 	while (server->listeners != NULL)
@@ -486,6 +531,7 @@ http_server_free(HttpServer *server)
 		close(server->epoll_fd);
 	http_peers_free(&server->peers);
 	http_pool_clear(&server->env.pool);
+	free(server->env.piece);
 	http_networks_free(&server->env.trusted);
 	free(server);
 }

@@ -167,6 +167,15 @@ reply_private(HttpReply *reply, const CacheInfo *cache)
 						SERVE_NO_STORE, cache->name));
 }
 
+/* Is it a method other than GET and HEAD? */
+static bool
+is_writing(const HttpRequest *req)
+{
+	HttpMethod	method = http_request_method(req);
+
+	return method != HTTP_GET && method != HTTP_HEAD;
+}
+
 static void
 reply_not_allowed(HttpReply *reply)
 {
@@ -265,7 +274,7 @@ route_in_cache(HttpRequest *req, const CacheInfo *cache, const Route *route,
 		reply_private(reply, cache);
 	else if (route->kind == ROUTE_NONE)
 		reply_absent(reply);
-	else if (http_request_method(req) == HTTP_OTHER)
+	else if (is_writing(req))
 		reply_not_allowed(reply);
 	else if (route->kind == ROUTE_NARINFO)
 		route_narinfo(req, cache, route->what, reply);
@@ -288,7 +297,7 @@ route_request(HttpRequest *req, HttpReply *reply)
 
 	if (span_is(path, "/health"))
 	{
-		if (http_request_method(req) == HTTP_OTHER)
+		if (is_writing(req))
 			reply_not_allowed(reply);
 		else
 			route_health(reply);

@@ -32,7 +32,9 @@ static int	max_header_size = 16 * 1024;
 static int	max_url_size = 8 * 1024;
 static int	max_buffered = 256 * 1024;
 static int	idle_timeout = 75 * 1000;
+static int	max_body_memory = 64 * 1024;
 static int	header_timeout = 10 * 1000;
+static int	body_timeout = 30 * 1000;
 static int	send_timeout = 60 * 1000;
 
 static const struct config_enum_entry log_requests_options[] = {
@@ -175,6 +177,13 @@ define_limits(void)
 							"is looked at.",
 							&max_buffered, 256 * 1024, 4096, INT_MAX / 2,
 							PGC_SIGHUP, GUC_UNIT_BYTE, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_narinfo.max_body_memory",
+							"Memory of each HTTP worker for the bodies of "
+							"requests.",
+							"Bodies above it are answered with 503. Files "
+							"that are uploaded take none.",
+							&max_body_memory, 64 * 1024, 64, MAX_KILOBYTES,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 }
 
 static void
@@ -189,6 +198,12 @@ define_timeouts(void)
 							"Time in which an HTTP request that was begun "
 							"must be complete.",
 							NULL, &header_timeout, 10 * 1000,
+							100, INT_MAX / 2,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_narinfo.body_timeout",
+							"Time in which 16 kB of the body of an HTTP "
+							"request must come, or its rest.",
+							NULL, &body_timeout, 30 * 1000,
 							100, INT_MAX / 2,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_narinfo.send_timeout",
@@ -216,6 +231,8 @@ worker_http_limits(HttpLimits *limits)
 	limits->max_buffered = max_buffered;
 	limits->idle_timeout = idle_timeout;
 	limits->header_timeout = header_timeout;
+	limits->body_timeout = body_timeout;
+	limits->max_body_memory = (size_t) max_body_memory * 1024;
 	limits->send_timeout = send_timeout;
 	limits->log_level = (HttpLogLevel) worker_log_requests;
 	limits->trusted_proxies = trusted_proxies;

@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * fuzz_http.c
- *	  libFuzzer target for src/http: any bytes, split anyhow, answered by
- *	  replies of all sizes and taken at any pace.
+ *	  libFuzzer target for src/http: any bytes, split anyhow, their bodies
+ *	  received or not, answered by replies of all sizes and taken at any pace.
  *
  * The input is options (4 bytes) and then what the client sends.  It is played
  * twice, once in one piece with all output taken at once, and once in pieces
@@ -28,6 +28,7 @@
 #define MAX_BUFFERED	20000
 #define MAX_HEADER		3000
 #define MAX_URL			500
+#define MAX_RECEIVED	300		/* bytes of a body */
 
 /* One reply more than is allowed, input, and what pools round up. */
 #define MAX_LENT		(MAX_BUFFERED + MAX_BODY + 8 * HTTP_CHUNK_SIZE)
@@ -42,6 +43,8 @@ typedef struct Play
 	size_t		len;
 	size_t		size;
 	int			answered;
+	int			fd;				/* of a body that is received */
+	uint64_t	received;		/* hash of all results of receiving */
 } Play;
 
 static char pattern[MAX_BODY];
@@ -73,7 +76,8 @@ check(const Play *play)
 {
 	const HttpConn *conn = &play->conn;
 
-	if (conn->env->pool.lent > MAX_LENT || conn->out_files > 1)
+	if (conn->env->pool.lent > MAX_LENT || conn->out_files > 1 ||
+		conn->env->body_memory > conn->env->limits.max_body_memory)
 		abort();
 	if (conn->state == HTTP_CONN_REQUEST)
 	{
@@ -103,6 +107,62 @@ emit(Play *play, const char *data, size_t len)
 	play->len += len;
 }
 
+/* Takes a body into a file or memory; false when it is to be answered. */
+static bool
+receive(Play *play, uint32_t hash)
+{
+	HttpConn   *conn = &play->conn;
+	HttpReceived received = http_request_received(&conn->request);
+	uint64_t	max = hash & 64 ? MAX_RECEIVED : 10;
+
+	if (received.begun || hash & 128)
+		return false;
+	if (play->fd < 0)
+		play->fd = memfd_create("body", MFD_CLOEXEC);
+	if (ftruncate(play->fd, 0) != 0 || lseek(play->fd, 0, SEEK_SET) != 0)
+		abort();
+	http_request_set_data(&conn->request, play);
+	return http_conn_receive(conn, hash & 256 ? play->fd : -1, max);
+}
+
+static void
+note(Play *play, const void *bytes, size_t len)
+{
+	for (size_t i = 0; i < len; i++)
+		play->received = (play->received ^ ((const uint8_t *) bytes)[i]) *
+			UINT64_C(1099511628211);
+}
+
+/* Checks a result, and notes it for the comparison of the plays. */
+static void
+note_received(Play *play)
+{
+	HttpRequest *req = &play->conn.request;
+	HttpReceived received = http_request_received(req);
+	char		body[MAX_RECEIVED + 1];
+
+	if (received.begun && http_request_data(req) != play)
+		abort();
+	if (received.complete != (received.begun && received.status == 0) ||
+		received.complete != (received.begun && received.error == 0) ||
+		received.length > MAX_RECEIVED)
+		abort();
+	note(play, &received.status, sizeof(received.status));
+	if (!received.complete)
+		return;
+	note(play, &received.length, sizeof(received.length));
+	if (received.data.data != NULL)
+	{
+		if (received.data.len != received.length)
+			abort();
+		note(play, received.data.data, received.data.len);
+		return;
+	}
+	if (pread(play->fd, body, sizeof(body), 0) != (ssize_t) received.length)
+		abort();
+	note(play, body, received.length);
+}
+
 /* An answer that depends on nothing but the request. */
 static void
 answer(Play *play)
@@ -114,6 +174,9 @@ answer(Play *play)
 
 	for (size_t i = 0; i < path.len; i++)
 		hash = hash * 31 + (unsigned char) path.data[i];
+	if (http_request_method(req) >= HTTP_PUT && receive(play, hash))
+		return;
+	note_received(play);
 	http_request_header(req, "If-None-Match");
 	play->answered++;
 	reply.body_len = (hash >> 8) % (hash & 1 ? MAX_BODY : 100);
@@ -233,7 +296,7 @@ run(Play *play, HttpEnv *env, const char *data, size_t size)
 		play->conn.state != HTTP_CONN_DEAD)
 		abort();
 	http_conn_release(&play->conn);
-	if (env->pool.lent != 0)
+	if (env->pool.lent != 0 || env->body_memory != 0)
 		abort();
 }
 
@@ -277,8 +340,8 @@ int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static HttpEnv env;
-	Play		whole = {0};
-	Play		pieces = {0};
+	Play		whole = {.fd = -1};
+	Play		pieces = {.fd = -1};
 
 	if (file < 0)
 	{
@@ -296,6 +359,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	env.limits.max_header_size = data[0] & 1 ? MAX_HEADER : 100;
 	env.limits.max_url_size = data[0] & 2 ? MAX_URL : 20;
 	env.limits.max_buffered = data[0] & 4 ? MAX_BUFFERED : 100;
+	env.limits.max_body_memory = MAX_RECEIVED;
 	env.limits.log_level = HTTP_LOG_ALL;
 	pieces.random = 1 + data[1] + data[2] * 256 + data[3] * 65536;
 	if (data[0] & 128)
@@ -305,10 +369,15 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		run(&whole, &env, (const char *) data + OPTIONS, size - OPTIONS);
 		run(&pieces, &env, (const char *) data + OPTIONS, size - OPTIONS);
 		if (whole.len != pieces.len || whole.answered != pieces.answered ||
+			whole.received != pieces.received ||
 			(whole.len > 0 &&
 			 memcmp(whole.output, pieces.output, whole.len) != 0))
 			abort();
 	}
+	if (whole.fd >= 0)
+		close(whole.fd);
+	if (pieces.fd >= 0)
+		close(pieces.fd);
 	free(whole.output);
 	free(pieces.output);
 	return 0;

@@ -72,7 +72,7 @@ static const SelectCase selections[] = {
 	{"since rubbish", HTTP_GET, NULL, "rubbish", NULL, NULL, 200, 0, 100},
 	{"unchanged beats range", HTTP_GET, "\"x\"", NULL, "bytes=1-", NULL, 304,
 	0, 0},
-	{"PUT", HTTP_OTHER, "*", MTIME, "bytes=1-", NULL, 200, 0, 100},
+	{"PUT", HTTP_PUT, "*", MTIME, "bytes=1-", NULL, 200, 0, 100},
 	{"HEAD ignores ranges", HTTP_HEAD, NULL, NULL, "bytes=1-", NULL, 200, 0, 100},
 	{"bytes=10-", HTTP_GET, NULL, NULL, "bytes=10-", NULL, 206, 10, 90},
 	{"bytes=10- and a blank", HTTP_GET, NULL, NULL, "bytes=10- ", NULL, 206, 10,

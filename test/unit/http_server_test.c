@@ -79,7 +79,7 @@ answer(HttpRequest *req)
 		held = req;
 		return;
 	}
-	if (http_request_method(req) == HTTP_OTHER)
+	if (http_request_method(req) >= HTTP_PUT)
 		reply.status = 405;
 	http_reply(req, &reply);
 }

@@ -40,6 +40,8 @@ static const HttpLimits default_limits = {
 	.max_buffered = 65536,
 	.idle_timeout = 60000,
 	.header_timeout = 10000,
+	.body_timeout = 20000,
+	.max_body_memory = 1000000,
 	.send_timeout = 30000,
 	.log_level = HTTP_LOG_ALL
 };
