@@ -29,6 +29,8 @@
 #define STOP_PATIENCE	10000	/* ms; workers leave after 2 s at most */
 #define STOP_LOOK		20		/* ms */
 
+#define STAT_COLUMNS	11		/* of stat_workers */
+
 PG_FUNCTION_INFO_V1(narinfo_stop);
 PG_FUNCTION_INFO_V1(narinfo_start);
 PG_FUNCTION_INFO_V1(narinfo_stat_workers);
@@ -140,8 +142,8 @@ state_name(uint32 state)
 static void
 put_launcher(ReturnSetInfo *rsinfo)
 {
-	Datum		values[10] = {0};
-	bool		nulls[10];
+	Datum		values[STAT_COLUMNS] = {0};
+	bool		nulls[STAT_COLUMNS];
 	uint32		pid = pg_atomic_read_u32(&worker_shared->launcher_pid);
 	char		detail[WORKER_DETAIL_MAX];
 
@@ -162,8 +164,8 @@ put_launcher(ReturnSetInfo *rsinfo)
 static void
 put_worker(ReturnSetInfo *rsinfo, WorkerSlot *slot)
 {
-	Datum		values[10];
-	bool		nulls[10] = {0};
+	Datum		values[STAT_COLUMNS];
+	bool		nulls[STAT_COLUMNS] = {0};
 	uint32		pid = pg_atomic_read_u32(&slot->pid);
 	uint32		state = pid == 0 ? WORKER_STARTING :
 		pg_atomic_read_u32(&slot->state);
@@ -181,6 +183,7 @@ put_worker(ReturnSetInfo *rsinfo, WorkerSlot *slot)
 	values[7] = Int64GetDatum(pg_atomic_read_u64(&slot->requests));
 	values[8] = Int64GetDatum(pg_atomic_read_u64(&slot->bad_requests));
 	values[9] = Int64GetDatum(pg_atomic_read_u64(&slot->bytes_sent));
+	values[10] = Int64GetDatum(pg_atomic_read_u64(&slot->auth_failures));
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

@@ -18,7 +18,7 @@ BEGIN
 		current_database(), worker);
 	EXECUTE format('GRANT USAGE ON SCHEMA narinfo TO %I', worker);
 	EXECUTE format('GRANT SELECT ON narinfo.cache, narinfo.valid_path,
-		narinfo.event TO %I', worker);
+		narinfo.event, narinfo.key, narinfo.token TO %I', worker);
 END
 $$;
 
@@ -50,7 +50,8 @@ CREATE FUNCTION worker_status(
 		OUT connections_refused bigint,
 		OUT requests bigint,
 		OUT bad_requests bigint,
-		OUT bytes_sent bigint)
+		OUT bytes_sent bigint,
+		OUT auth_failures bigint)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'narinfo_stat_workers'
 	LANGUAGE C VOLATILE STRICT PARALLEL SAFE
@@ -61,7 +62,8 @@ COMMENT ON FUNCTION worker_status() IS
 
 CREATE VIEW stat_workers AS
 	SELECT pid, kind, state, started, connections, connections_accepted,
-		connections_refused, requests, bad_requests, bytes_sent
+		connections_refused, requests, bad_requests, bytes_sent,
+		auth_failures
 	FROM worker_status();
 
 COMMENT ON VIEW stat_workers IS
@@ -86,3 +88,5 @@ COMMENT ON COLUMN stat_workers.bad_requests IS
 'HTTP requests that were malformed or over a limit';
 COMMENT ON COLUMN stat_workers.bytes_sent IS
 'bytes of HTTP replies that were sent';
+COMMENT ON COLUMN stat_workers.auth_failures IS
+'wrong tokens and proofs of keys that were shown to it';
