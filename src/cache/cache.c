@@ -63,7 +63,7 @@ static const CacheInfo implied_main = {
 
 /* The beginnings of URLs that are no cache's. */
 static const char *const reserved_names[] = {
-	"api", "changes", "debuginfo", "health", "log", "metrics", "nar",
+	"api", "auth", "changes", "debuginfo", "health", "log", "metrics", "nar",
 	"nix-cache-info", "realisations"
 };
 

@@ -258,8 +258,10 @@ CREATE TABLE key (
 	kind key_kind NOT NULL,
 	public_key text COLLATE "C" NOT NULL,
 	added timestamptz NOT NULL DEFAULT now(),
+	may_push boolean NOT NULL DEFAULT false,
 	PRIMARY KEY (cache, public_key),
-	CONSTRAINT key_valid CHECK (is_public_key(public_key, kind, name))
+	CONSTRAINT key_valid CHECK (is_public_key(public_key, kind, name)),
+	CONSTRAINT key_may_push_valid CHECK (kind = 'nix' OR NOT may_push)
 );
 
 COMMENT ON TABLE key IS
@@ -274,6 +276,8 @@ COMMENT ON COLUMN key.public_key IS
 'the key: NAME:BASE64 of 32 bytes, or (public-key (ecc (curve Ed25519) (q #...#)))';
 COMMENT ON COLUMN key.added IS
 'when the cache began to trust it';
+COMMENT ON COLUMN key.may_push IS
+'whether its holder may push over HTTP, too, with no other token than a proof that he has it; see allow_push()';
 
 -- As with caches: every process remembers the keys.
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON key
@@ -298,6 +302,16 @@ CREATE FUNCTION untrust_key(public_key text, cache text DEFAULT default_cache())
 
 COMMENT ON FUNCTION untrust_key(text, text) IS
 'makes a cache trust a public key no longer; false if it did not';
+
+CREATE FUNCTION allow_push(public_key text, allowed boolean DEFAULT true,
+		cache text DEFAULT default_cache())
+	RETURNS boolean
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION allow_push(text, boolean, text) IS
+'whether the holder of a key of Nix that a cache trusts may push over HTTP by proving that he has it (POST /auth); at first he may not; false if that was so already';
 
 CREATE FUNCTION verify(info narinfo, cache text DEFAULT default_cache(),
 		OUT key_name text, OUT status signature_status)
@@ -333,7 +347,77 @@ COMMENT ON PROCEDURE resign_cache(text, text) IS
 'signs every narinfo of a cache that has no signature by this secret key of the server yet, as sign_narinfo does; commits on its way, and is called again to go on';
 
 REVOKE ALL ON FUNCTION trust_key(text, text), untrust_key(text, text),
+	allow_push(text, boolean, text),
 	generate_key(text, text), sign_narinfo(narinfo, text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE resign_cache(text, text) FROM PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('key', '');
+
+-- ---- tokens: src/cache/token.c
+
+CREATE FUNCTION is_token_rights(rights text[]) RETURNS boolean
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION is_token_rights(text[]) IS
+'whether these are rights as create_token stores them: some of read, push and admin, in this order';
+
+CREATE TABLE token (
+	cache text COLLATE "C" NOT NULL,
+	name text COLLATE "C" NOT NULL,
+	rights text[] NOT NULL,
+	secret_hash bytea NOT NULL,
+	created timestamptz NOT NULL DEFAULT now(),
+	expires timestamptz,
+	PRIMARY KEY (cache, name),
+	CONSTRAINT token_name_valid CHECK (octet_length(name) BETWEEN 1 AND 128
+		AND name !~ '[\x01-\x1f\x7f]'),
+	CONSTRAINT token_rights_valid CHECK (is_token_rights(rights)),
+	CONSTRAINT token_secret_hash_valid CHECK (octet_length(secret_hash) = 32),
+	CONSTRAINT token_expires_valid CHECK (expires > created)
+);
+
+COMMENT ON TABLE token IS
+'what lets clients into caches over HTTP; of each token it has the SHA-256 alone, from which nobody finds the token: that has 256 random bits';
+COMMENT ON COLUMN token.cache IS
+'name of the cache';
+COMMENT ON COLUMN token.name IS
+'what it is called here, 1 to 128 bytes; the client need not know it';
+COMMENT ON COLUMN token.rights IS
+'some of read, push, and admin, which is all';
+COMMENT ON COLUMN token.secret_hash IS
+'SHA-256 of the token, with its prefix';
+COMMENT ON COLUMN token.created IS
+'when it was made';
+COMMENT ON COLUMN token.expires IS
+'from when on it is worth nothing; NULL: never';
+
+-- As with caches: every process remembers the tokens.
+CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON token
+	FOR EACH ROW EXECUTE FUNCTION cache_changed();
+
+ALTER TABLE token ENABLE ALWAYS TRIGGER changed;
+
+CREATE FUNCTION create_token(name text, rights text[],
+		expires timestamptz DEFAULT NULL, cache text DEFAULT default_cache())
+	RETURNS text
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION create_token(text, text[], timestamptz, text) IS
+'makes a token of a cache with these rights (read, push, admin) and returns it, this once: only its hash is kept';
+
+CREATE FUNCTION revoke_token(name text, cache text DEFAULT default_cache())
+	RETURNS boolean
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION revoke_token(text, text) IS
+'takes a token away, from the next request on; false if there is none of this name';
+
+REVOKE ALL ON FUNCTION create_token(text, text[], timestamptz, text),
+	revoke_token(text, text) FROM PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('token', '');

@@ -49,7 +49,9 @@ static const char *const kind_labels[EVENT_KINDS] = {
 	[EVENT_ALTER_CACHE] = "alter_cache",
 	[EVENT_DROP_CACHE] = "drop_cache",
 	[EVENT_TRUST_KEY] = "trust_key",
-	[EVENT_UNTRUST_KEY] = "untrust_key"
+	[EVENT_UNTRUST_KEY] = "untrust_key",
+	[EVENT_CREATE_TOKEN] = "create_token",
+	[EVENT_REVOKE_TOKEN] = "revoke_token"
 };
 
 char *

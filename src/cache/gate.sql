@@ -2,10 +2,11 @@
 -- The gate that every change of a cache passes, and the events it leaves.
 --
 CREATE TYPE event_kind AS ENUM ('publish', 'replace', 'retract',
-	'create_cache', 'alter_cache', 'drop_cache', 'trust_key', 'untrust_key');
+	'create_cache', 'alter_cache', 'drop_cache', 'trust_key', 'untrust_key',
+	'create_token', 'revoke_token');
 
 COMMENT ON TYPE event_kind IS
-'what an event did to its cache: publish, replace and retract are about a path, the others about the cache itself and its keys';
+'what an event did to its cache: publish, replace and retract are about a path, the others about the cache itself, its keys and its tokens';
 
 CREATE TABLE event (
 	cache text COLLATE "C" NOT NULL,
@@ -31,7 +32,7 @@ COMMENT ON COLUMN event.epoch IS
 COMMENT ON COLUMN event.at IS 'when it was written, just before its commit';
 COMMENT ON COLUMN event.kind IS 'what happened';
 COMMENT ON COLUMN event.hash IS 'the path that it is about, if it is about one';
-COMMENT ON COLUMN event.name IS 'the public key that it is about, if it is about one';
+COMMENT ON COLUMN event.name IS 'the public key, or the name of the token, that it is about, if it is about one';
 COMMENT ON COLUMN event.lsn IS
 'position in the write-ahead log when it was written: a server that has all up to the lsn of event n + 1 has event n';
 COMMENT ON COLUMN event.digest IS
@@ -78,7 +79,7 @@ DO $$
 DECLARE
 	gated text;
 BEGIN
-	FOREACH gated IN ARRAY ARRAY['valid_path', 'cache', 'key']
+	FOREACH gated IN ARRAY ARRAY['valid_path', 'cache', 'key', 'token']
 	LOOP
 		EXECUTE format('CREATE TRIGGER gate_insert AFTER INSERT ON %I
 			REFERENCING NEW TABLE AS new_rows
@@ -102,7 +103,7 @@ CREATE FUNCTION row_digest(record) RETURNS bytea
 	LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 COMMENT ON FUNCTION row_digest(record) IS
-'16 bytes: XXH3-128 of the canonical bytes of a row of cache, valid_path or key';
+'16 bytes: XXH3-128 of the canonical bytes of a row of cache, valid_path, key or token';
 
 CREATE FUNCTION digest_xor(bytea, bytea) RETURNS bytea
 	AS 'MODULE_PATHNAME'
@@ -132,6 +133,9 @@ BEGIN ATOMIC
 		SELECT row_digest(c) FROM cache AS c WHERE c.name = cache_digest.cache
 		UNION ALL
 		SELECT row_digest(k) FROM key AS k WHERE k.cache = cache_digest.cache
+		UNION ALL
+		SELECT row_digest(t) FROM token AS t
+			WHERE t.cache = cache_digest.cache
 	) AS rows;
 END;
 

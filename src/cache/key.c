@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * key.c
- *	  The public keys that each cache trusts, and what signatures are worth
- *	  by them.
+ *	  The public keys that each cache trusts, what signatures are worth by
+ *	  them, and which of them may push.
  *
  * Like the caches, the keys are few and asked for often: a process reads them
  * all at once and keeps them, parsed, until a trigger on narinfo.key says, by
@@ -34,16 +34,19 @@
 #include "utils/syscache.h"
 
 #include "base/fingerprint.h"
+#include "cache/remember.h"
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(trust_key);
 PG_FUNCTION_INFO_V1(untrust_key);
+PG_FUNCTION_INFO_V1(allow_push);
 PG_FUNCTION_INFO_V1(is_public_key);
 PG_FUNCTION_INFO_V1(narinfo_verify);
 
 /* Columns of narinfo.key that are read here */
 #define COLUMN_CACHE		1
 #define COLUMN_PUBLIC_KEY	4
+#define COLUMN_MAY_PUSH		6
 
 const char *const key_kind_names[] = {"nix", "guix"};
 static const char *const status_names[] = {"valid", "invalid", "unknown"};
@@ -56,10 +59,7 @@ typedef struct KnownCache
 	PublicKey  *keys;
 } KnownCache;
 
-static HTAB *known;				/* KnownCache; in known_context */
-static MemoryContext known_context;
-static Oid	known_rel;			/* the table they were read from */
-static bool known_valid = false;
+static HTAB *known;				/* KnownCache */
 
 void
 key_libraries(void)
@@ -191,17 +191,20 @@ is_public_key(PG_FUNCTION_ARGS)
  *-------------------------------------------------------------------------
  */
 
-/* The cache's name, and the key's parts with its text as it is stored. */
+/*
+ * The cache's name, and the key's parts with its text as it is stored, of a
+ * function whose first argument is the key, and this one the cache.
+ */
 static void
-get_arguments(FunctionCallInfo fcinfo, PublicKey *key, Datum values[4],
-			  char nulls[4])
+get_arguments(FunctionCallInfo fcinfo, int cache_argument, PublicKey *key,
+			  Datum values[4], char nulls[4])
 {
 	ParseError	error;
 	CacheInfo	cache;
 
 	if (!public_key_parse(text_span(PG_GETARG_TEXT_PP(0)), key, &error))
 		report_parse_error(NULL, "public key", &error);
-	cache_require(text_to_cstring(PG_GETARG_TEXT_PP(1)), &cache);
+	cache_require(text_to_cstring(PG_GETARG_TEXT_PP(cache_argument)), &cache);
 	values[0] = CStringGetTextDatum(cache.name);
 	values[1] = CStringGetTextDatum(public_key_text(key));
 	values[2] = CStringGetTextDatum(key_kind_names[key->kind]);
@@ -235,7 +238,7 @@ trust_key(PG_FUNCTION_ARGS)
 	Datum		values[4];
 	char		nulls[4];
 
-	get_arguments(fcinfo, &key, values, nulls);
+	get_arguments(fcinfo, 1, &key, values, nulls);
 	PG_RETURN_BOOL(change_key("INSERT INTO narinfo.key "
 							  "(cache, public_key, kind, name) "
 							  "VALUES ($1, $2, $3::narinfo.key_kind, $4) "
@@ -250,7 +253,7 @@ untrust_key(PG_FUNCTION_ARGS)
 	Datum		values[4];
 	char		nulls[4];
 
-	get_arguments(fcinfo, &key, values, nulls);
+	get_arguments(fcinfo, 1, &key, values, nulls);
 	PG_RETURN_BOOL(change_key("DELETE FROM narinfo.key "
 							  "WHERE cache = $1 AND public_key = $2",
 							  2, values, nulls));
@@ -262,44 +265,25 @@ untrust_key(PG_FUNCTION_ARGS)
  */
 
 static void
-forget_known(Datum arg, Oid relid)
+start_known(MemoryContext context)
 {
-	(void) arg;
-	if (relid == InvalidOid || relid == known_rel)
-		known_valid = false;
-}
-
-static void
-start_known(void)
-{
-	static bool registered = false;
 	HASHCTL		control;
 
-	if (!registered)
-	{
-		CacheRegisterRelcacheCallback(forget_known, (Datum) 0);
-		registered = true;
-	}
-	if (known_context)
-		MemoryContextReset(known_context);
-	else
-		known_context = AllocSetContextCreate(TopMemoryContext,
-											  "narinfo keys",
-											  ALLOCSET_SMALL_SIZES);
 	control.keysize = CACHE_NAME_MAX + 1;
 	control.entrysize = sizeof(KnownCache);
-	control.hcxt = known_context;
+	control.hcxt = context;
 	known = hash_create("narinfo keys", 16, &control,
 						HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 }
 
 static void
-read_row(TupleTableSlot *slot)
+read_row(TupleTableSlot *slot, MemoryContext context)
 {
 	bool		isnull;
 	Datum		name = slot_getattr(slot, COLUMN_CACHE, &isnull);
 	Datum		value = slot_getattr(slot, COLUMN_PUBLIC_KEY, &isnull);
-	MemoryContext old = MemoryContextSwitchTo(known_context);
+	Datum		may_push = slot_getattr(slot, COLUMN_MAY_PUSH, &isnull);
+	MemoryContext old = MemoryContextSwitchTo(context);
 	char	   *cache = TextDatumGetCString(name);
 	char	   *spelling = TextDatumGetCString(value);
 	PublicKey	key;
@@ -324,62 +308,22 @@ read_row(TupleTableSlot *slot)
 			entry->keys = repalloc(entry->keys,
 								   sizeof(PublicKey) * (Size) entry->max);
 		}
+		key.may_push = DatumGetBool(may_push);
 		entry->keys[entry->nkeys++] = key;
 	}
 	pfree(cache);
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * With a snapshot of its own, taken when the invalidations so far have been
- * processed (see cache.c); a catalog snapshot, since that is allowed in a
- * parallel worker, too.
- */
-static void
-read_rows(Oid relid)
-{
-	Relation	rel = table_open(relid, AccessShareLock);
-	Snapshot	snapshot = RegisterSnapshot(GetCatalogSnapshot(relid));
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
-
-	start_known();
-	known_rel = relid;
-	known_valid = true;
-	PG_TRY();
-	{
-		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-		{
-			CHECK_FOR_INTERRUPTS();
-			read_row(slot);
-		}
-	}
-	PG_CATCH();
-	{
-		known_valid = false;
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
-}
-
 /* They stay until the next invalidation; NULL: there are none. */
 static const KnownCache *
 find_keys(const char *cache)
 {
-	Oid			schema = get_namespace_oid("narinfo", true);
-	Oid			relid = OidIsValid(schema) ?
-		get_relname_relid("key", schema) : InvalidOid;
+	static Remembered rows = {
+		.table = "key", .start = start_known, .read_row = read_row
+	};
 
-	if (!OidIsValid(relid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table narinfo.key does not exist")));
-	if (!known_valid || known_rel != relid)
-		read_rows(relid);
+	remember_rows(&rows);
 	return strlen(cache) > CACHE_NAME_MAX ? NULL :
 		hash_search(known, cache, HASH_FIND, NULL);
 }
@@ -402,6 +346,95 @@ keys_of(const char *cache)
 		return found;
 	cache_require(cache, &info);
 	return &none;
+}
+
+/*-------------------------------------------------------------------------
+ * Keys that may push
+ *-------------------------------------------------------------------------
+ */
+
+/* A key of Nix that the cache trusts, or NULL. */
+static const PublicKey *
+find_nix_key(const char *cache, const uint8 bytes[KEY_BYTES])
+{
+	const KnownCache *found = find_keys(cache);
+
+	for (int i = 0; found != NULL && i < found->nkeys; i++)
+	{
+		const PublicKey *key = &found->keys[i];
+
+		if (key->kind == KEY_NIX &&
+			memcmp(key->bytes, bytes, KEY_BYTES) == 0)
+			return key;
+	}
+	return NULL;
+}
+
+bool
+key_may_push(const char *cache, const uint8 bytes[KEY_BYTES])
+{
+	const PublicKey *key = find_nix_key(cache, bytes);
+
+	return key != NULL && key->may_push;
+}
+
+/* Names are no identity: several keys may have the same. */
+bool
+key_check_proof(const char *cache, Span name, const uint8 sig[NIX_SIG_BYTES],
+				Span text, uint8 bytes[KEY_BYTES])
+{
+	const KnownCache *found = find_keys(cache);
+
+	key_libraries();
+	for (int i = 0; found != NULL && i < found->nkeys; i++)
+	{
+		const PublicKey *key = &found->keys[i];
+		NixPublicKey nix;
+
+		if (key->kind != KEY_NIX || !key->may_push ||
+			!span_equal(key->name, name))
+			continue;
+		memcpy(nix.bytes, key->bytes, KEY_BYTES);
+		if (nix_sig_verify(&nix, sig, text))
+		{
+			memcpy(bytes, key->bytes, KEY_BYTES);
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * allow_push(public_key text, allowed boolean, cache text) -> boolean
+ *
+ * Whoever signs what is in a cache need not be one who puts it there, so this
+ * is a word of its own.
+ */
+Datum
+allow_push(PG_FUNCTION_ARGS)
+{
+	PublicKey	key;
+	Datum		values[4];
+	char		nulls[4];
+
+	get_arguments(fcinfo, 2, &key, values, nulls);
+	if (key.kind != KEY_NIX)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("only keys of Nix can be proved over HTTP"),
+				 errhint("Use narinfo.create_token().")));
+	if (find_nix_key(TextDatumGetCString(values[0]), key.bytes) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("cache \"%s\" does not trust this key",
+						TextDatumGetCString(values[0])),
+				 errhint("narinfo.trust_key() makes it do so.")));
+	values[2] = CStringGetTextDatum(PG_GETARG_BOOL(1) ? "true" : "false");
+	PG_RETURN_BOOL(change_key("UPDATE narinfo.key "
+							  "SET may_push = $3::pg_catalog.bool "
+							  "WHERE cache = $1 AND public_key = $2 "
+							  "AND may_push <> $3::pg_catalog.bool",
+							  3, values, nulls));
 }
 
 /*-------------------------------------------------------------------------

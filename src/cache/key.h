@@ -49,6 +49,7 @@ typedef struct PublicKey
 	KeyKind		kind;
 	Span		name;			/* Nix's; absent for Guix: data NULL */
 	uint8		bytes[KEY_BYTES];
+	bool		may_push;		/* of a key that a cache trusts */
 } PublicKey;
 
 /* The one spelling in which it is stored, palloc'd. */
@@ -56,6 +57,17 @@ extern char *public_key_text(const PublicKey *key);
 
 /* Is there a key that a cache of this name trusts? */
 extern bool key_any(const char *cache);
+
+/* Does the cache trust this key of Nix, and let it push? */
+extern bool key_may_push(const char *cache, const uint8 bytes[KEY_BYTES]);
+
+/*
+ * Is it such a key, of this name, that has signed the text?  Then "bytes" are
+ * the key.
+ */
+extern bool key_check_proof(const char *cache, Span name,
+							const uint8 sig[NIX_SIG_BYTES], Span text,
+							uint8 bytes[KEY_BYTES]);
 
 /* In the order of the labels of the type signature_status. */
 typedef enum SignatureStatus

@@ -165,6 +165,7 @@ BEGIN
 	END IF;
 	DELETE FROM narinfo.valid_path AS v WHERE v.cache = drop_cache.name;
 	DELETE FROM narinfo.key AS k WHERE k.cache = drop_cache.name;
+	DELETE FROM narinfo.token AS t WHERE t.cache = drop_cache.name;
 	DELETE FROM narinfo.touched AS t WHERE t.cache = drop_cache.name;
 	DELETE FROM narinfo.trash AS t WHERE t.cache = drop_cache.name;
 	RETURN true;
@@ -196,7 +197,7 @@ $$;
 
 GRANT USAGE ON SCHEMA narinfo
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
-GRANT SELECT ON cache, valid_path, key, event, divergence, touched,
+GRANT SELECT ON cache, valid_path, key, token, event, divergence, touched,
 		stat_progress
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
 
@@ -208,7 +209,9 @@ REVOKE ALL ON FUNCTION
 GRANT EXECUTE ON FUNCTION
 	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
 	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
-	drop_cache(text), trust_key(text, text), untrust_key(text, text)
+	drop_cache(text), trust_key(text, text), untrust_key(text, text),
+	allow_push(text, boolean, text),
+	create_token(text, text[], timestamptz, text), revoke_token(text, text)
 	TO narinfo_admin;
 GRANT EXECUTE ON FUNCTION generate_key(text, text),
 	sign_narinfo(narinfo, text)

@@ -19,6 +19,7 @@
 #include "fmgr.h"
 #include "funcapi.h"
 #include "port/pg_bswap.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -55,7 +56,16 @@ const GatedTable gated_tables[] = {
 		.cache_column = "cache", .name_column = "public_key",
 		.added = EVENT_TRUST_KEY, .changed = EVENT_TRUST_KEY,
 		.removed = EVENT_UNTRUST_KEY,
-		.columns = {"cache", "public_key", "kind", "name", "added"}
+		.columns = {"cache", "public_key", "kind", "name", "added",
+		"may_push"}
+	},
+	[GATED_TOKEN] = {
+		.name = "token", .tag = 4,
+		.cache_column = "cache", .name_column = "name",
+		.added = EVENT_CREATE_TOKEN, .changed = EVENT_CREATE_TOKEN,
+		.removed = EVENT_REVOKE_TOKEN,
+		.columns = {"cache", "name", "rights", "secret_hash", "created",
+		"expires"}
 	}
 };
 
@@ -175,6 +185,24 @@ add_narinfo(StringInfo bytes, Datum value)
 }
 
 static void
+add_texts(StringInfo bytes, Datum value)
+{
+	Datum	   *elements;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(value), TEXTOID, -1, false,
+					  TYPALIGN_INT, &elements, &nulls, &n);
+	add_u32(bytes, (uint32) n);
+	for (int i = 0; i < n; i++)
+	{
+		appendStringInfoChar(bytes, nulls[i] ? 0 : 1);
+		if (!nulls[i])
+			add_varlena(bytes, elements[i]);
+	}
+}
+
+static void
 add_label(StringInfo bytes, Oid value)
 {
 	HeapTuple	tuple = SearchSysCache1(ENUMOID, ObjectIdGetDatum(value));
@@ -194,6 +222,8 @@ add_value(StringInfo bytes, Oid type, Datum value)
 
 	if (type == TEXTOID || type == BYTEAOID)
 		add_varlena(bytes, value);
+	else if (type == TEXTARRAYOID)
+		add_texts(bytes, value);
 	else if (type == BOOLOID)
 		appendStringInfoChar(bytes, DatumGetBool(value) ? 1 : 0);
 	else if (type == INT4OID)

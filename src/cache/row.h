@@ -21,6 +21,8 @@
  *			bigint, timestamptz		8 bytes; microseconds since 2000-01-01 UTC
  *			store_hash				20 bytes, most significant first
  *			bytea					length in 4 bytes, then the bytes
+ *			text[]					number of elements in 4 bytes, then each as
+ *									if it were a column
  *
  * Numbers are little-endian.  A digest is written most significant byte first,
  * as xxhash's canonical form has it.
@@ -72,6 +74,7 @@ typedef struct GatedTable
 #define GATED_CACHE			0
 #define GATED_VALID_PATH	1
 #define GATED_KEY			2
+#define GATED_TOKEN			3
 
 extern const GatedTable gated_tables[];
 extern const int gated_tables_count;

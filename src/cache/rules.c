@@ -15,6 +15,7 @@
 #include "cache/errors.h"
 #include "cache/key.h"
 #include "cache/policy.h"
+#include "cache/token.h"
 #include "types/types.h"
 
 /* Rows after which their memory is given back. */
@@ -191,13 +192,14 @@ check_cache_row(const CacheChanges *cache, const Change *change)
 		return;
 	if (!(change->flags & CHANGE_HAS_NEW))
 	{
-		bool		has_paths = valid_path_first(cache->name) != NULL;
+		const char *has = valid_path_first(cache->name) ? "valid paths" :
+			key_any(cache->name) ? "keys" :
+			token_any(cache->name) ? "tokens" : NULL;
 
-		if (has_paths || key_any(cache->name))
+		if (has)
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-					 errmsg("cache \"%s\" still has %s", cache->name,
-							has_paths ? "valid paths" : "keys"),
+					 errmsg("cache \"%s\" still has %s", cache->name, has),
 					 errhint("narinfo.drop_cache() removes them too.")));
 		return;
 	}

@@ -57,6 +57,7 @@ static ValidPathScan *scan = NULL;
 static bool caches_locked = false;
 static bool narinfos_locked = false;
 static bool events_locked = false;
+static bool credentials_locked = false;
 static bool *opening = &narinfos_locked;
 static bool impatient = false;
 static TimestampTz impatient_until = 0;
@@ -125,6 +126,17 @@ batch_cache(const char *name, CacheInfo *info)
 	if (cache_get(name, info))
 		return SERVE_FOUND;
 	return cache_catalog() != NULL ? SERVE_ABSENT : SERVE_UNAVAILABLE;
+}
+
+bool
+batch_credentials(void)
+{
+	if (credentials_locked)
+		return false;
+
+	batch_transaction();
+	opening = &credentials_locked;
+	return true;
 }
 
 ServeResult
@@ -345,6 +357,7 @@ serve_finish(void)
 	caches_locked = false;
 	narinfos_locked = false;
 	events_locked = false;
+	credentials_locked = false;
 	if (!in_transaction)
 		return;
 

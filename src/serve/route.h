@@ -59,6 +59,13 @@ typedef enum ServeResult
 extern void batch_transaction(void);
 
 extern ServeResult batch_cache(const char *name, CacheInfo *info);
+
+/*
+ * To be called before tokens or keys are looked up.  False when somebody has
+ * locked their tables.
+ */
+extern bool batch_credentials(void);
+
 extern ServeResult batch_narinfo(const CacheInfo *cache,
 								 const uint8 hash[STORE_HASH_LEN],
 								 struct varlena **info);

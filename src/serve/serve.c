@@ -14,10 +14,11 @@
  *		changes?after=N&limit=M	events with narinfos, from the database
  *		HASH.ls					files, see files.c
  *		nar/… log/… realisations/… debuginfo/…
+ *		auth/challenge, auth	tokens for holders of keys, see proof.c
  *
  * A path that is none of these is absent, whatever its method; so is one in a
- * cache that is not there.  A private cache says 401 to everything below it,
- * so that nobody learns what it holds.
+ * cache that is not there.  A private cache wants a token for everything else
+ * below it, what is absent included, so that nobody learns what it holds.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -29,6 +30,7 @@
 
 #include "cache/lookup_memory.h"
 #include "nar/store.h"
+#include "serve/auth.h"
 #include "serve/route.h"
 #include "serve/serve.h"
 
@@ -48,6 +50,8 @@ typedef enum RouteKind
 	ROUTE_CACHE_INFO,
 	ROUTE_NARINFO,
 	ROUTE_CHANGES,
+	ROUTE_CHALLENGE,
+	ROUTE_AUTH,
 	ROUTE_FILE
 } RouteKind;
 
@@ -119,6 +123,7 @@ serve_init(void)
 							"without the index.",
 							&lookup_memory, 16 * 1024, 0, 1024 * 1024,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	auth_init();
 }
 
 void
@@ -158,13 +163,21 @@ reply_unavailable(HttpReply *reply)
 			   "Retry-After: 1\r\n" SERVE_NO_STORE);
 }
 
-/* Tokens, which would let somebody in, are not there yet. */
+/*
+ * What is said to the holder of a token is not to be kept for others: a shared
+ * proxy may keep even the reply to a request with Authorization, if that is
+ * called public (RFC 9111, 3.5).
+ */
 static void
-reply_private(HttpReply *reply, const CacheInfo *cache)
+make_private(HttpReply *reply)
 {
-	reply_text(reply, 401, "this cache is private\n",
-			   psprintf("WWW-Authenticate: Basic realm=\"%s\"\r\n"
-						SERVE_NO_STORE, cache->name));
+	static const char public[] = "Cache-Control: public";
+	const char *found = reply->headers ? strstr(reply->headers, public) : NULL;
+
+	if (found != NULL)
+		reply->headers = psprintf("%.*sCache-Control: private%s",
+								  (int) (found - reply->headers),
+								  reply->headers, found + strlen(public));
 }
 
 /* Is it a method other than GET and HEAD? */
@@ -221,11 +234,15 @@ find_route(Span path, Route *route)
 			route->kind = ROUTE_CACHE_INFO;
 		else if (span_is(path, "changes"))
 			route->kind = ROUTE_CHANGES;
+		else if (span_is(path, "auth"))
+			route->kind = ROUTE_AUTH;
 		else if (span_ends(path, ".ls"))
 			file_route(route, path, "application/json", serve_lasting);
 		return;
 	}
 
+	if (span_is(path, "auth/challenge"))
+		route->kind = ROUTE_CHALLENGE;
 	for (size_t i = 0; i < lengthof(file_kinds); i++)
 	{
 		const FileKind *kind = &file_kinds[i];
@@ -266,13 +283,12 @@ find_cache(Span path, char name[CACHE_NAME_MAX + 1], Route *route)
 	return true;
 }
 
+/* What the sender of the request may see. */
 static void
-route_in_cache(HttpRequest *req, const CacheInfo *cache, const Route *route,
-			   HttpReply *reply)
+route_granted(HttpRequest *req, const CacheInfo *cache, const Route *route,
+			  HttpReply *reply)
 {
-	if (cache->is_private)
-		reply_private(reply, cache);
-	else if (route->kind == ROUTE_NONE)
+	if (route->kind == ROUTE_NONE)
 		reply_absent(reply);
 	else if (is_writing(req))
 		reply_not_allowed(reply);
@@ -285,6 +301,22 @@ route_in_cache(HttpRequest *req, const CacheInfo *cache, const Route *route,
 	else
 		route_file(req, cache, route->what, route->content_type,
 				   route->cache_control, reply);
+}
+
+static void
+route_in_cache(HttpRequest *req, const CacheInfo *cache, const Route *route,
+			   HttpReply *reply)
+{
+	if (route->kind == ROUTE_CHALLENGE)
+		route_challenge(req, cache, reply);
+	else if (route->kind == ROUTE_AUTH)
+		route_auth(req, cache, reply);
+	else if (auth_request(req, cache, AUTH_READ, reply) == AUTH_GRANTED)
+	{
+		route_granted(req, cache, route, reply);
+		if (cache->is_private)
+			make_private(reply);
+	}
 }
 
 void

@@ -21,6 +21,8 @@
 #ifndef NARINFO_SERVE_SERVE_H
 #define NARINFO_SERVE_SERVE_H
 
+#include "postgres.h"
+
 #include "http/http.h"
 
 /* Defines the room's settings; called once by _PG_init. */
@@ -37,5 +39,8 @@ extern void serve_request(HttpRequest *req);
 
 /* Ends the batch's transaction, if there is one. */
 extern void serve_finish(void);
+
+/* How many wrong tokens this process was shown. */
+extern uint64 serve_auth_failures(void);
 
 #endif							/* NARINFO_SERVE_SERVE_H */

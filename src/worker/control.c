@@ -128,7 +128,7 @@ narinfo_start(PG_FUNCTION_ARGS)
 
 /* ---- stat_workers ---- */
 
-#define STAT_COLUMNS 12
+#define STAT_COLUMNS 13
 
 static const char *
 state_name(uint32 state)
@@ -188,7 +188,8 @@ put_worker(ReturnSetInfo *rsinfo, WorkerSlot *slot)
 	values[7] = Int64GetDatum(pg_atomic_read_u64(&slot->requests));
 	values[8] = Int64GetDatum(pg_atomic_read_u64(&slot->bad_requests));
 	values[9] = Int64GetDatum(pg_atomic_read_u64(&slot->bytes_sent));
-	nulls[10] = nulls[11] = true;
+	values[10] = Int64GetDatum(pg_atomic_read_u64(&slot->auth_failures));
+	nulls[11] = nulls[12] = true;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -211,9 +212,9 @@ put_writer(ReturnSetInfo *rsinfo, WriterSlot *slot)
 	values[3] = TimestampTzGetDatum((TimestampTz)
 									pg_atomic_read_u64(&slot->started));
 	nulls[3] = (pid == 0);
-	values[10] = Int64GetDatum(pg_atomic_read_u64(&slot->jobs));
-	values[11] = Int64GetDatum(pg_atomic_read_u64(&slot->jobs_refused));
-	nulls[10] = nulls[11] = false;
+	values[11] = Int64GetDatum(pg_atomic_read_u64(&slot->jobs));
+	values[12] = Int64GetDatum(pg_atomic_read_u64(&slot->jobs_refused));
+	nulls[11] = nulls[12] = false;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 

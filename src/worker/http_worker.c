@@ -195,6 +195,7 @@ report_figures(void)
 	pg_atomic_write_u64(&slot->requests, stats.requests);
 	pg_atomic_write_u64(&slot->bad_requests, stats.bad_requests);
 	pg_atomic_write_u64(&slot->bytes_sent, stats.bytes_sent);
+	pg_atomic_write_u64(&slot->auth_failures, serve_auth_failures());
 
 	pgstat_report_stat(true);
 }

@@ -57,6 +57,7 @@ slot_init(WorkerSlot *slot)
 	pg_atomic_init_u64(&slot->requests, 0);
 	pg_atomic_init_u64(&slot->bad_requests, 0);
 	pg_atomic_init_u64(&slot->bytes_sent, 0);
+	pg_atomic_init_u64(&slot->auth_failures, 0);
 }
 
 static void

@@ -74,6 +74,7 @@ typedef struct WorkerSlot
 	pg_atomic_uint64 requests;
 	pg_atomic_uint64 bad_requests;
 	pg_atomic_uint64 bytes_sent;
+	pg_atomic_uint64 auth_failures;
 } WorkerSlot;
 
 /*

@@ -18,7 +18,7 @@ BEGIN
 		current_database(), worker);
 	EXECUTE format('GRANT USAGE ON SCHEMA narinfo TO %I', worker);
 	EXECUTE format('GRANT SELECT ON narinfo.cache, narinfo.valid_path,
-		narinfo.event TO %I', worker);
+		narinfo.event, narinfo.key, narinfo.token TO %I', worker);
 	EXECUTE format('GRANT EXECUTE ON FUNCTION
 		narinfo.publish_many(narinfo.narinfo[], text) TO %I', worker);
 END
@@ -53,6 +53,7 @@ CREATE FUNCTION worker_status(
 		OUT requests bigint,
 		OUT bad_requests bigint,
 		OUT bytes_sent bigint,
+		OUT auth_failures bigint,
 		OUT jobs bigint,
 		OUT jobs_refused bigint)
 	RETURNS SETOF record
@@ -65,8 +66,9 @@ COMMENT ON FUNCTION worker_status() IS
 
 CREATE VIEW stat_workers AS
 	SELECT pid, kind, state, started, connections, connections_accepted,
-		connections_refused, requests, bad_requests, bytes_sent, jobs,
-		jobs_refused
+		connections_refused, requests, bad_requests, bytes_sent,
+		auth_failures,
+		jobs, jobs_refused
 	FROM worker_status();
 
 COMMENT ON VIEW stat_workers IS
@@ -91,6 +93,8 @@ COMMENT ON COLUMN stat_workers.bad_requests IS
 'HTTP requests that were malformed or over a limit';
 COMMENT ON COLUMN stat_workers.bytes_sent IS
 'bytes of HTTP replies that were sent';
+COMMENT ON COLUMN stat_workers.auth_failures IS
+'wrong tokens and proofs of keys that were shown to it';
 COMMENT ON COLUMN stat_workers.jobs IS
 'of a writer: uploads that it has finished, whatever came of them';
 COMMENT ON COLUMN stat_workers.jobs_refused IS
