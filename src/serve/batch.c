@@ -319,6 +319,7 @@ try_request(HttpRequest *req, HttpReply *reply, bool last_try)
 	PG_CATCH();
 	{
 		ready = !request_failed(reply, last_try);
+		put_abandon(req);
 	}
 	PG_END_TRY();
 
@@ -335,8 +336,12 @@ serve_request(HttpRequest *req)
 	if (!try_request(req, &reply, false))
 		try_request(req, &reply, true);
 
-	/* Nothing here raises, so no request is answered twice, or never */
-	http_reply(req, &reply);
+	/*
+	 * Nothing here raises, so no request is answered twice, or never.  An
+	 * upload is answered when it is through.
+	 */
+	if (reply.status != 0)
+		http_reply(req, &reply);
 	MemoryContextReset(request_context);
 }
 
