@@ -12,14 +12,18 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <unistd.h>
 
-#include "miscadmin.h"
+#include "utils/guc.h"
 
 #include "http/path.h"
 #include "nar/root.h"
 #include "types/types.h"
 #include "worker/writer.h"
+
+static bool check_nars = true;
+static int	check_timeout = 10 * 60 * 1000;
 
 /* ---- files ---- */
 
@@ -203,7 +207,92 @@ prepare_narinfo(HeldJob *held)
 	if (!narinfo_parse(held->text, held->text_len, &narinfo, &error))
 		elog(ERROR, "a narinfo is one and is none");
 	if (check_name(held) && check_files(held, &narinfo))
-		held->state = HELD_READY;
+		held->state = check_nars ? HELD_UNCHECKED : HELD_READY;
+}
+
+/* ---- what is in a NAR ---- */
+
+void
+writer_define_settings(void)
+{
+	DefineCustomBoolVariable("pg_narinfo.check_nars",
+							 "Whether a NAR that is pushed is unpacked and "
+							 "compared with its narinfo.",
+							 NULL, &check_nars, true,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_narinfo.check_timeout",
+							"Time in which that must be done.",
+							NULL, &check_timeout, 10 * 60 * 1000,
+							1000, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+void
+writer_check_start(HeldJob *held)
+{
+	int			directory = nar_open_cache(held->job.cache);
+	Narinfo		narinfo;
+	ParseError	error;
+	NarExpectation expect;
+	struct stat st;
+	volatile int fd = -1;
+
+	if (!narinfo_parse(held->text, held->text_len, &narinfo, &error))
+		elog(ERROR, "a narinfo is one and is none");
+	nar_check_expect(&narinfo, held->url, &expect);
+	PG_TRY();
+	{
+		if (directory >= 0)
+			fd = nar_open_file(directory,
+							   place_of(&narinfo.urls[held->url]), &st);
+		if (fd >= 0)
+			held->check = nar_check_start(fd, &expect, check_timeout);
+		else
+			held_answer(held, 403, "%s is not here any more",
+						place_of(&narinfo.urls[held->url]));
+	}
+	PG_FINALLY();
+	{
+		if (directory >= 0)
+			close(directory);
+		if (fd >= 0)
+			close(fd);
+	}
+	PG_END_TRY();
+}
+
+bool
+writer_check_poll(HeldJob *held)
+{
+	NarCheckResult result;
+	Narinfo		narinfo;
+	ParseError	error;
+
+	if (!nar_check_poll(held->check, &result))
+		return false;
+	nar_check_end(held->check);
+	held->check = NULL;
+	if (!narinfo_parse(held->text, held->text_len, &narinfo, &error))
+		elog(ERROR, "a narinfo is one and is none");
+	switch (result.status)
+	{
+		case NAR_CHECK_GOOD:
+			if (++held->url == narinfo.nurls)
+				held->state = HELD_READY;
+			break;
+		case NAR_CHECK_BAD:
+			held_answer(held, 403, "%s: %s",
+						place_of(&narinfo.urls[held->url]), result.reason);
+			break;
+		case NAR_CHECK_TROUBLE:
+			ereport(LOG,
+					(errmsg("pg_narinfo could not check \"%s\": %s",
+							place_of(&narinfo.urls[held->url]),
+							result.reason)));
+			held_answer(held, 503, "the NAR could not be checked now");
+			break;
+	}
+	return true;
 }
 
 void
