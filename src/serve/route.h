@@ -24,7 +24,6 @@
 
 #define SERVE_HEADER_MAX 96
 
-extern char *serve_file_root;
 extern char *serve_checkpoint_url;
 
 /* Header lines, with CR LF. */

@@ -33,7 +33,6 @@
 
 #define DAY (24 * 60 * 60)		/* seconds */
 
-char	   *serve_file_root = NULL;
 char	   *serve_checkpoint_url = NULL;
 char		serve_lasting[SERVE_HEADER_MAX];
 char		serve_passing[SERVE_HEADER_MAX];
@@ -87,13 +86,6 @@ static const FileKind file_kinds[] = {
 void
 serve_init(void)
 {
-	DefineCustomStringVariable("pg_narinfo.file_root",
-							   "Directory of the files of binary caches.",
-							   "nar/, log/ and so on of the cache \"main\" "
-							   "lie in it, those of other caches in a "
-							   "directory of the cache's name.",
-							   &serve_file_root, "",
-							   PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("pg_narinfo.checkpoint_url",
 							   "Where followers of a cache find its "
 							   "checkpoint, in a directory of its name.",
