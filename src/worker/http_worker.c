@@ -384,6 +384,8 @@ worker_loop(void)
 			break;
 
 		served = serve_batch();
+		if (served > 0)
+			figures_pending = true;
 		busy = (served >= BUSY_BATCH) ? busy + 1 : 0;
 		if (busy == 0 || busy % BUSY_ROUNDS == 0)
 			wait_for_work(busy == 0 ? served : BATCH_MAX);

@@ -148,6 +148,16 @@ is($reply->{headers}{'cache-control'}, 'public, max-age=5', 'of absence, too');
 ok(poll_until(sub {
 	sql('SELECT sum(requests) FROM narinfo.stat_workers') > 100
 }), 'stat_workers counts requests');
+# The one request after a pause, on a connection that stays open: nothing comes
+# after it that would have it counted.
+$socket = http_connect($port);
+sleep 3;
+my $counted = sql('SELECT sum(requests) FROM narinfo.stat_workers');
+print $socket "GET /nix-cache-info HTTP/1.1\r\nHost: h\r\n\r\n";
+read_reply($socket);
+ok(poll_until(sub {
+	sql('SELECT sum(requests) FROM narinfo.stat_workers') == $counted + 1
+}), 'the last one, too');
 is(sql(q{SELECT kind || ' ' || state FROM narinfo.stat_workers ORDER BY 1}),
 	"http serving\nlauncher working", 'stat_workers shows both processes');
 is(sql(q{SELECT backend_type, usename, datname, state, backend_xmin IS NULL
