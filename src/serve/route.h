@@ -25,7 +25,6 @@
 
 #define SERVE_HEADER_MAX 96
 
-extern char *serve_file_root;
 extern char *serve_checkpoint_url;
 
 /* Header lines, with CR LF. */
@@ -131,8 +130,5 @@ extern void route_changes(HttpRequest *req, const CacheInfo *cache,
 extern void route_file(HttpRequest *req, const CacheInfo *cache, Span path,
 					   const char *content_type, const char *cache_control,
 					   HttpReply *reply);
-
-/* Opens the root of the files anew, with the next request that needs it. */
-extern void files_reload(void);
 
 #endif							/* NARINFO_SERVE_ROUTE_H */

@@ -31,13 +31,13 @@
 #include "utils/guc.h"
 
 #include "cache/lookup_memory.h"
+#include "nar/root.h"
 #include "serve/auth.h"
 #include "serve/route.h"
 #include "serve/serve.h"
 
 #define DAY (24 * 60 * 60)		/* seconds */
 
-char	   *serve_file_root = NULL;
 char	   *serve_checkpoint_url = NULL;
 char		serve_lasting[SERVE_HEADER_MAX];
 char		serve_passing[SERVE_HEADER_MAX];
@@ -102,7 +102,7 @@ serve_init(void)
 							   "nar/, log/ and so on of the cache \"main\" "
 							   "lie in it, those of other caches in a "
 							   "directory of the cache's name.",
-							   &serve_file_root, "",
+							   &nar_file_root, "",
 							   PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("pg_narinfo.checkpoint_url",
 							   "Where followers of a cache find its "
@@ -140,7 +140,7 @@ serve_reload(void)
 	snprintf(serve_passing, sizeof(serve_passing),
 			 "Cache-Control: public, max-age=%d\r\n", absent_max_age);
 	lookup_memory_resize((size_t) lookup_memory * 1024);
-	files_reload();
+	nar_root_reload();
 }
 
 /* ---- replies ---- */

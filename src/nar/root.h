@@ -1,0 +1,52 @@
+/*-------------------------------------------------------------------------
+ *
+ * root.h
+ *	  The directory of the files of all caches, and how paths in it are
+ *	  opened.
+ *
+ *		X of "main"			file_root/X
+ *		X of cache C		file_root/C/X
+ *
+ * The kernel resolves each path beneath the directory of its cache, so that
+ * neither ".." nor a symbolic link leads out of it; a link may lead to
+ * another place in it.  The directory of a cache must not be a link itself:
+ * it could lead to the files of another cache.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef NARINFO_NAR_ROOT_H
+#define NARINFO_NAR_ROOT_H
+
+#include "postgres.h"
+
+#include <sys/stat.h>
+
+extern char *nar_file_root;		/* the setting */
+
+/* The setting was read again. */
+extern void nar_root_reload(void);
+
+/* The root, not to be closed; -1 when it is not set or not there. */
+extern int	nar_root(void);
+
+/*
+ * A descriptor of a path beneath a directory, opened as openat2(2) does; -1
+ * with errno set if there is nothing of this path.  Raises an error when it is
+ * the file system or we that are to blame.
+ */
+extern int	nar_open_beneath(int directory, const char *path, uint64 flags,
+							 mode_t mode, uint64 resolve);
+
+/* The same, but it raises no error. */
+extern int	nar_try_beneath(int directory, const char *path, uint64 flags,
+							mode_t mode, uint64 resolve);
+
+/* The directory of a cache, to be closed; -1 if it is not there. */
+extern int	nar_open_cache(const char *cache);
+
+/* A regular file to be read, or -1. */
+extern int	nar_open_file(int directory, const char *path, struct stat *st);
+
+#endif							/* NARINFO_NAR_ROOT_H */
