@@ -69,7 +69,7 @@ CRYPTO_LIBS = -lsodium -lgcrypt
 # ours must not end in a function of the same name in somebody else's.
 PG_CPPFLAGS = -Isrc -isystem $(includedir_server) $(LLHTTP_CPPFLAGS)
 PG_CFLAGS = -std=gnu11 -Wall -Wextra
-SHLIB_LINK = -Wl,-Bsymbolic $(LLHTTP_LIBS) $(CRYPTO_LIBS)
+SHLIB_LINK = -Wl,-Bsymbolic $(LLHTTP_LIBS) $(CRYPTO_LIBS) -lz
 
 # No bitcode for PostgreSQL's JIT: it would need clang, and gains nothing here.
 override with_llvm = no

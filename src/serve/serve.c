@@ -31,7 +31,7 @@
 #include "utils/guc.h"
 
 #include "cache/lookup_memory.h"
-#include "nar/root.h"
+#include "nar/store.h"
 #include "serve/auth.h"
 #include "serve/route.h"
 #include "serve/serve.h"
@@ -104,6 +104,7 @@ serve_init(void)
 							   "directory of the cache's name.",
 							   &nar_file_root, "",
 							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	store_init();
 	DefineCustomStringVariable("pg_narinfo.checkpoint_url",
 							   "Where followers of a cache find its "
 							   "checkpoint, in a directory of its name.",
