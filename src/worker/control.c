@@ -33,7 +33,7 @@
 #define STOP_PATIENCE	10000	/* ms; workers leave after 2 s at most */
 #define STOP_LOOK		20		/* ms */
 
-#define STAT_COLUMNS	11		/* of stat_workers */
+#define STAT_COLUMNS	13
 
 PG_FUNCTION_INFO_V1(narinfo_stop);
 PG_FUNCTION_INFO_V1(narinfo_start);
@@ -81,6 +81,11 @@ any_worker(void)
 	for (int i = 0; i < WORKER_SLOTS; i++)
 	{
 		if (pg_atomic_read_u32(&worker_shared->slots[i].used) != 0)
+			return true;
+	}
+	for (int i = 0; i < WORKER_WRITER_MAX; i++)
+	{
+		if (pg_atomic_read_u32(&worker_shared->writers[i].used) != 0)
 			return true;
 	}
 	return false;
@@ -138,6 +143,8 @@ narinfo_start(PG_FUNCTION_ARGS)
 
 /* ---- stat_workers ---- */
 
+#define STAT_COLUMNS	13
+
 static const char *
 state_name(uint32 state)
 {
@@ -177,7 +184,7 @@ put_launcher(ReturnSetInfo *rsinfo)
 static void
 put_worker(ReturnSetInfo *rsinfo, WorkerSlot *slot)
 {
-	Datum		values[STAT_COLUMNS];
+	Datum		values[STAT_COLUMNS] = {0};
 	bool		nulls[STAT_COLUMNS] = {0};
 	uint32		pid = pg_atomic_read_u32(&slot->pid);
 	uint32		state = pid == 0 ? WORKER_STARTING :
@@ -197,6 +204,32 @@ put_worker(ReturnSetInfo *rsinfo, WorkerSlot *slot)
 	values[8] = Int64GetDatum(pg_atomic_read_u64(&slot->bad_requests));
 	values[9] = Int64GetDatum(pg_atomic_read_u64(&slot->bytes_sent));
 	values[10] = Int64GetDatum(pg_atomic_read_u64(&slot->auth_failures));
+	nulls[11] = nulls[12] = true;
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+static void
+put_writer(ReturnSetInfo *rsinfo, WriterSlot *slot)
+{
+	Datum		values[STAT_COLUMNS] = {0};
+	bool		nulls[STAT_COLUMNS];
+	uint32		pid = pg_atomic_read_u32(&slot->pid);
+	uint32		state = pid == 0 ? WORKER_STARTING :
+		pg_atomic_read_u32(&slot->state);
+
+	memset(nulls, true, sizeof(nulls));
+	values[0] = Int32GetDatum((int32) pid);
+	nulls[0] = (pid == 0);
+	values[1] = CStringGetTextDatum("writer");
+	nulls[1] = false;
+	values[2] = CStringGetTextDatum(state_name(state));
+	nulls[2] = false;
+	values[3] = TimestampTzGetDatum((TimestampTz)
+									pg_atomic_read_u64(&slot->started));
+	nulls[3] = (pid == 0);
+	values[11] = Int64GetDatum(pg_atomic_read_u64(&slot->jobs));
+	values[12] = Int64GetDatum(pg_atomic_read_u64(&slot->jobs_refused));
+	nulls[11] = nulls[12] = false;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
@@ -215,6 +248,11 @@ narinfo_stat_workers(PG_FUNCTION_ARGS)
 	{
 		if (pg_atomic_read_u32(&worker_shared->slots[i].used) != 0)
 			put_worker(rsinfo, &worker_shared->slots[i]);
+	}
+	for (int i = 0; i < WORKER_WRITER_MAX; i++)
+	{
+		if (pg_atomic_read_u32(&worker_shared->writers[i].used) != 0)
+			put_writer(rsinfo, &worker_shared->writers[i]);
 	}
 	return (Datum) 0;
 }

@@ -49,6 +49,7 @@
 
 #include "compat.h"
 #include "serve/serve.h"
+#include "worker/queue.h"
 #include "worker/worker.h"
 
 #define LEAVE_PATIENCE	2000	/* ms */
@@ -88,6 +89,14 @@ worker_exit(int code, Datum arg)
 	pg_atomic_write_u32(&slot->connections, 0);
 	pg_atomic_write_u32(&slot->pid, 0);
 	worker_wake(pg_atomic_read_u32(&worker_shared->launcher_pid));
+}
+
+static void
+forget_jobs(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	queue_forget_mine();
 }
 
 /*
@@ -212,6 +221,9 @@ worker_start(int number)
 
 	BackgroundWorkerInitializeConnection(worker_database, worker_role, 0);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+
+	/* Locks are to be had until then, and are not in worker_exit() */
+	before_shmem_exit(forget_jobs, (Datum) 0);
 
 	set_session();
 	serve_start();

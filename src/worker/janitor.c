@@ -7,6 +7,7 @@
  *								take events up into the reverse index
  *								remove those that are old and not needed
  *							write what waits for narinfo.divergence
+ *							remove, now and then, what is left of uploads
  *							wait, longer each time that nothing was found
  *
  * It looks at the end of each event log, one index lookup a cache, rather than
@@ -33,6 +34,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "cache/cache.h"
 #include "cache/node.h"
@@ -40,10 +42,13 @@
 #include "cache/referrer.h"
 #include "cache/retention.h"
 #include "compat.h"
+#include "nar/store.h"
 #include "worker/worker.h"
 
 #define BATCH		20000		/* events a transaction */
 #define CUT_BATCH	1000		/* the same, removing them: replicas wait */
+#define SWEEP_PAUSE 600			/* s between looks for unfinished uploads */
+#define SWEEP_AGE	3600		/* s since one was written to */
 #define WAIT_MIN	1000		/* ms */
 #define WAIT_MAX	5000		/* ms */
 
@@ -156,6 +161,20 @@ repeat(int64 (*step) (const char *cache), const char *cache, int64 batch)
 	return busy;
 }
 
+static void
+sweep_uploads(void)
+{
+	static TimestampTz next = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (now < next)
+		return;
+	next = TimestampTzPlusMilliseconds(now, SWEEP_PAUSE * 1000);
+	StartTransactionCommand();
+	store_sweep(worker_is_living, SWEEP_AGE);
+	CommitTransactionCommand();
+}
+
 /* Whether there was anything to do. */
 static bool
 work(MemoryContext context)
@@ -175,6 +194,7 @@ work(MemoryContext context)
 	}
 	if (caches != NIL)
 		write_divergence();
+	sweep_uploads();
 	pgstat_report_stat(false);
 	return busy;
 }
@@ -205,6 +225,7 @@ pg_narinfo_janitor_main(Datum arg)
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			nar_root_reload();
 		}
 		wait = work(context) ? WAIT_MIN : Min(wait * 2, WAIT_MAX);
 		pgstat_report_activity(STATE_IDLE, NULL);

@@ -1,10 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * launcher.c
- *	  The process that starts HTTP workers, and starts them again.
+ *	  The process that starts the others, and starts them again.
  *
  *	  postmaster --- starts, also after a crash ---> launcher
- *	  launcher	 --- registers, is told of their end ---> HTTP workers
+ *	  launcher	 --- registers, is told of their end ---> HTTP workers,
+ *													  writers, janitor
  *
  * It is connected to no database, so that it hinders nobody who wants to drop
  * one, but to the shared catalogs, so that it knows beforehand whether the
@@ -70,6 +71,7 @@ typedef struct Child
 } Child;
 
 static Child children[WORKER_SLOTS];
+static Child writers[WORKER_WRITER_MAX];
 static Child janitor;
 
 /* The addresses that workers have, and whether they were ever approved. */
@@ -90,7 +92,6 @@ worker_register_launcher(void)
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
 		BGWORKER_BACKEND_DATABASE_CONNECTION;
 
-	/* As soon as one can read: on a hot standby, too */
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = LAUNCHER_RESTART;
 	strlcpy(worker.bgw_library_name, "pg_narinfo",
@@ -220,6 +221,65 @@ reap_janitor(void)
 }
 
 static void
+free_writer(int i)
+{
+	WriterSlot *slot = &worker_shared->writers[i];
+
+	if (writers[i].handle != NULL)
+		pfree(writers[i].handle);
+	memset(&writers[i], 0, sizeof(Child));
+	pg_atomic_write_u32(&slot->pid, 0);
+	pg_atomic_write_u32(&slot->used, 0);
+}
+
+static void
+reap_writers(void)
+{
+	for (int i = 0; i < WORKER_WRITER_MAX; i++)
+	{
+		WriterSlot *slot = &worker_shared->writers[i];
+
+		if (writers[i].handle == NULL)
+		{
+			/* of a launcher before us */
+			if (pg_atomic_read_u32(&slot->used) != 0 &&
+				pg_atomic_read_u32(&slot->pid) == 0)
+				free_writer(i);
+			continue;
+		}
+		if (!child_ended(&writers[i]))
+			continue;
+		if (!writers[i].leaving)
+			back_off();
+		free_writer(i);
+	}
+}
+
+static int
+writing(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < WORKER_WRITER_MAX; i++)
+		n += (writers[i].handle != NULL && !writers[i].leaving) ? 1 : 0;
+	return n;
+}
+
+/* They finish what is in their hands, or put it back. */
+static void
+end_writers(int surplus)
+{
+	for (int i = WORKER_WRITER_MAX - 1; i >= 0 && surplus > 0; i--)
+	{
+		if (writers[i].handle == NULL || writers[i].leaving)
+			continue;
+		writers[i].leaving = true;
+		TerminateBackgroundWorker(writers[i].handle);
+		surplus--;
+	}
+}
+
+static void
 reap(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
@@ -227,6 +287,7 @@ reap(void)
 	bool		died_young = false;
 
 	reap_janitor();
+	reap_writers();
 
 	for (int i = 0; i < WORKER_SLOTS; i++)
 	{
@@ -288,6 +349,7 @@ terminate_all(void)
 		janitor.leaving = true;
 		TerminateBackgroundWorker(janitor.handle);
 	}
+	end_writers(WORKER_WRITER_MAX);
 	for (int i = 0; i < WORKER_SLOTS; i++)
 	{
 		if (children[i].handle == NULL)
@@ -475,44 +537,66 @@ have_first(void)
 	return false;
 }
 
+/*
+ * Starts a worker of this kind, whose function has it in its name; false when
+ * there is no room for another.
+ */
+static bool
+start(Child *child, const char *kind, int number,
+	  BgWorkerStartTime start_time)
+{
+	BackgroundWorker worker;
+	MemoryContext old;
+	bool		started;
+
+	memset(&worker, 0, sizeof(worker));
+	snprintf(worker.bgw_type, BGW_MAXLEN, "pg_narinfo %s", kind);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_narinfo %s %d", kind, number);
+	snprintf(worker.bgw_function_name, BGW_MAXLEN, "pg_narinfo_%s_main",
+			 kind);
+	for (char *c = worker.bgw_function_name; *c != '\0'; c++)
+	{
+		if (*c == ' ')
+			*c = '_';
+	}
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = start_time;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "pg_narinfo",
+			sizeof(worker.bgw_library_name));
+	worker.bgw_main_arg = Int32GetDatum(number);
+	worker.bgw_notify_pid = MyProcPid;
+
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	started = RegisterDynamicBackgroundWorker(&worker, &child->handle);
+	MemoryContextSwitchTo(old);
+	if (started)
+	{
+		child->started = GetCurrentTimestamp();
+		child->leaving = false;
+		return true;
+	}
+	child->handle = NULL;
+	trouble("there is no room for another background worker",
+			"Raise \"max_worker_processes\" by the number of HTTP "
+			"workers and writer workers, and two.");
+	return false;
+}
+
 static bool
 start_child(int i)
 {
 	WorkerSlot *slot = &worker_shared->slots[i];
-	BackgroundWorker worker;
-	BackgroundWorkerHandle *handle;
-	MemoryContext old;
-	bool		started;
 
 	pg_atomic_write_u32(&slot->first, have_first() ? 0 : 1);
 	pg_atomic_write_u32(&slot->used, 1);
 
-	memset(&worker, 0, sizeof(worker));
-	snprintf(worker.bgw_name, BGW_MAXLEN, "pg_narinfo http worker %d", i);
-	strlcpy(worker.bgw_type, "pg_narinfo http worker", BGW_MAXLEN);
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_ConsistentState;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "pg_narinfo",
-			sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "pg_narinfo_http_worker_main",
-			sizeof(worker.bgw_function_name));
-	worker.bgw_main_arg = Int32GetDatum(i);
-	worker.bgw_notify_pid = MyProcPid;
-
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	started = RegisterDynamicBackgroundWorker(&worker, &handle);
-	MemoryContextSwitchTo(old);
-	if (!started)
-	{
-		free_slot(i);
-		return false;
-	}
-	children[i].handle = handle;
-	children[i].started = GetCurrentTimestamp();
-	children[i].leaving = false;
-	return true;
+	/* As soon as one can read: on a hot standby, too */
+	if (start(&children[i], "http worker", i, BgWorkerStart_ConsistentState))
+		return true;
+	free_slot(i);
+	return false;
 }
 
 static int
@@ -538,49 +622,36 @@ start_missing(void)
 		if (i < 0)
 			return true;
 		if (!start_child(i))
-		{
-			trouble("there is no room for another background worker",
-					"Raise \"max_worker_processes\" by the number of HTTP "
-					"workers and two.");
 			return false;
-		}
 	}
 	return true;
 }
 
-/* It writes, so a standby has none before it is promoted. */
+/* These write, so a standby has none before it is promoted. */
 static bool
 start_janitor(void)
 {
-	BackgroundWorker worker;
-	MemoryContext old;
-	bool		started;
+	return janitor.handle != NULL ||
+		start(&janitor, "janitor", 0, BgWorkerStart_RecoveryFinished);
+}
 
-	if (janitor.handle != NULL)
-		return true;
-	memset(&worker, 0, sizeof(worker));
-	strlcpy(worker.bgw_name, "pg_narinfo janitor", BGW_MAXLEN);
-	strlcpy(worker.bgw_type, "pg_narinfo janitor", BGW_MAXLEN);
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
-		BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "pg_narinfo",
-			sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "pg_narinfo_janitor_main",
-			sizeof(worker.bgw_function_name));
-	worker.bgw_notify_pid = MyProcPid;
-
-	old = MemoryContextSwitchTo(TopMemoryContext);
-	started = RegisterDynamicBackgroundWorker(&worker, &janitor.handle);
-	MemoryContextSwitchTo(old);
-	if (started)
-		return true;
-	janitor.handle = NULL;
-	trouble("there is no room for another background worker",
-			"Raise \"max_worker_processes\" by the number of HTTP "
-			"workers and two.");
-	return false;
+static bool
+start_writers(void)
+{
+	for (int i = 0; i < WORKER_WRITER_MAX; i++)
+	{
+		if (writing() >= worker_writer_workers)
+			return true;
+		if (pg_atomic_read_u32(&worker_shared->writers[i].used) != 0)
+			continue;
+		pg_atomic_write_u32(&worker_shared->writers[i].used, 1);
+		if (!start(&writers[i], "writer", i, BgWorkerStart_RecoveryFinished))
+		{
+			free_writer(i);
+			return false;
+		}
+	}
+	return true;
 }
 
 /* ---- the loop ---- */
@@ -598,7 +669,8 @@ http_work_left(void)
 static bool
 work_left(void)
 {
-	return http_work_left() || janitor.handle == NULL;
+	return http_work_left() || janitor.handle == NULL ||
+		writing() < worker_writer_workers;
 }
 
 static void
@@ -615,6 +687,7 @@ work(void)
 
 	if (serving() > worker_http_workers)
 		retire(serving() - worker_http_workers);
+	end_writers(writing() - worker_writer_workers);
 
 	if (!work_left())
 		trouble_over();
@@ -626,7 +699,7 @@ work(void)
 			 (slots_used() == 0 || strcmp(approved, worker_listen) != 0) &&
 			 !approve_addresses())
 		back_off();
-	else if (!start_missing() || !start_janitor())
+	else if (!start_missing() || !start_janitor() || !start_writers())
 		back_off();
 	else
 		trouble_over();

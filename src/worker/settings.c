@@ -15,12 +15,14 @@
 #include "utils/guc.h"
 
 #include "http/proxy.h"
+#include "worker/queue.h"
 #include "worker/worker.h"
 
 char	   *worker_database = NULL;
 char	   *worker_listen = NULL;
 char	   *worker_role = NULL;
 int			worker_http_workers = 1;
+int			worker_writer_workers = 1;
 int			worker_log_requests = HTTP_LOG_ERRORS;
 
 static char *trusted_proxies = NULL;
@@ -115,6 +117,19 @@ define_processes(void)
 							NULL, &worker_http_workers, 1,
 							0, WORKER_HTTP_MAX,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_narinfo.writer_workers",
+							"Number of processes that publish and store what "
+							"clients upload.",
+							"With 0, nothing can be uploaded.",
+							&worker_writer_workers, 1,
+							0, WORKER_WRITER_MAX,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_narinfo.queue_size",
+							"Uploads that wait for a writer worker, or are "
+							"in its hands.",
+							"Further ones are answered with 503.",
+							&queue_size, 256, 16, 65536,
+							start_context(), 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("pg_narinfo.trusted_proxies",
 							   "Networks whose X-Forwarded-For is believed.",
 							   "Separated by commas, such as "

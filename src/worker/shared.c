@@ -19,12 +19,14 @@
 #include "storage/procarray.h"
 #include "storage/shmem.h"
 
+#include "worker/queue.h"
 #include "worker/worker.h"
 
 #define SHARED_NAME "pg_narinfo"
 
 WorkerShared *worker_shared = NULL;
 LWLock	   *worker_lock = NULL;
+LWLock	   *worker_queue_lock = NULL;
 
 static shmem_request_hook_type previous_request_hook = NULL;
 static shmem_startup_hook_type previous_startup_hook = NULL;
@@ -36,7 +38,8 @@ shared_request(void)
 		previous_request_hook();
 
 	RequestAddinShmemSpace(MAXALIGN(sizeof(WorkerShared)));
-	RequestNamedLWLockTranche(SHARED_NAME, 1);
+	RequestAddinShmemSpace(queue_shmem_size());
+	RequestNamedLWLockTranche(SHARED_NAME, 2);
 }
 
 static void
@@ -58,6 +61,17 @@ slot_init(WorkerSlot *slot)
 }
 
 static void
+writer_init(WriterSlot *slot)
+{
+	pg_atomic_init_u32(&slot->used, 0);
+	pg_atomic_init_u32(&slot->pid, 0);
+	pg_atomic_init_u32(&slot->state, WORKER_STARTING);
+	pg_atomic_init_u64(&slot->started, 0);
+	pg_atomic_init_u64(&slot->jobs, 0);
+	pg_atomic_init_u64(&slot->jobs_refused, 0);
+}
+
+static void
 shared_startup(void)
 {
 	bool		found;
@@ -68,7 +82,8 @@ shared_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	worker_shared = ShmemInitStruct(SHARED_NAME, sizeof(WorkerShared),
 									&found);
-	worker_lock = &GetNamedLWLockTranche(SHARED_NAME)->lock;
+	worker_lock = &GetNamedLWLockTranche(SHARED_NAME)[0].lock;
+	worker_queue_lock = &GetNamedLWLockTranche(SHARED_NAME)[1].lock;
 	if (!found)
 	{
 		memset(worker_shared, 0, sizeof(WorkerShared));
@@ -78,7 +93,11 @@ shared_startup(void)
 		pg_atomic_init_u32(&worker_shared->listen_generation, 0);
 		for (int i = 0; i < WORKER_SLOTS; i++)
 			slot_init(&worker_shared->slots[i]);
+		for (int i = 0; i < WORKER_WRITER_MAX; i++)
+			writer_init(&worker_shared->writers[i]);
+		pg_atomic_init_u32(&worker_shared->sweep_due, 1);
 	}
+	queue_shmem_init(found);
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -98,4 +117,20 @@ worker_wake(uint32 pid)
 
 	if (proc != NULL)
 		SetLatch(&proc->procLatch);
+}
+
+bool
+worker_is_living(uint32 pid)
+{
+	for (int i = 0; i < WORKER_SLOTS; i++)
+	{
+		if (pg_atomic_read_u32(&worker_shared->slots[i].pid) == pid)
+			return true;
+	}
+	for (int i = 0; i < WORKER_WRITER_MAX; i++)
+	{
+		if (pg_atomic_read_u32(&worker_shared->writers[i].pid) == pid)
+			return true;
+	}
+	return false;
 }

@@ -25,6 +25,7 @@ extern char *worker_database;
 extern char *worker_listen;
 extern char *worker_role;
 extern int	worker_http_workers;
+extern int	worker_writer_workers;
 extern int	worker_log_requests;	/* HttpLogLevel */
 
 /* Defines the settings; called once by _PG_init. */
@@ -36,6 +37,7 @@ extern void worker_http_limits(HttpLimits *limits);
 /* ---- shared memory (shared.c) ---- */
 
 #define WORKER_HTTP_MAX		64	/* of pg_narinfo.http_workers */
+#define WORKER_WRITER_MAX	16	/* of pg_narinfo.writer_workers */
 
 /*
  * Twice as many places as workers, so that new ones can start while old ones
@@ -76,6 +78,20 @@ typedef struct WorkerSlot
 } WorkerSlot;
 
 /*
+ * One writer worker.  As above, but the launcher ends one that is too many
+ * itself.
+ */
+typedef struct WriterSlot
+{
+	pg_atomic_uint32 used;		/* launcher: taken */
+	pg_atomic_uint32 pid;		/* 0: not running */
+	pg_atomic_uint32 state;		/* WorkerState */
+	pg_atomic_uint64 started;	/* TimestampTz */
+	pg_atomic_uint64 jobs;		/* answered */
+	pg_atomic_uint64 jobs_refused;	/* those with 400 or more */
+} WriterSlot;
+
+/*
  * "listen" is the list that the launcher has found to be free; workers serve
  * it and look again whenever the generation has changed.  Both it and
  * "detail" are guarded by worker_lock.
@@ -88,18 +104,25 @@ typedef struct WorkerShared
 	pg_atomic_uint32 listen_generation;
 	char		listen[WORKER_LISTEN_MAX];
 	char		detail[WORKER_DETAIL_MAX];	/* why no worker runs, or "" */
+	pg_atomic_uint32 sweep_due; /* nobody looked for unfinished uploads of
+								 * the processes before us */
 	WorkerSlot	slots[WORKER_SLOTS];
+	WriterSlot	writers[WORKER_WRITER_MAX];
 } WorkerShared;
 
 /* NULL unless the library is in shared_preload_libraries. */
 extern WorkerShared *worker_shared;
 extern LWLock *worker_lock;
+extern LWLock *worker_queue_lock;	/* of queue.c */
 
 /* Installs the hooks that make the shared memory. */
 extern void worker_shared_init(void);
 
 /* Sets the latch of another process; none, if it has gone. */
 extern void worker_wake(uint32 pid);
+
+/* Is this one of the processes that receive uploads? */
+extern bool worker_is_living(uint32 pid);
 
 /* ---- interrupts (interrupts.c) ---- */
 
@@ -120,6 +143,7 @@ extern void worker_register_launcher(void);
 extern PGDLLEXPORT void pg_narinfo_launcher_main(Datum arg);
 extern PGDLLEXPORT void pg_narinfo_http_worker_main(Datum arg);
 extern PGDLLEXPORT void pg_narinfo_janitor_main(Datum arg);
+extern PGDLLEXPORT void pg_narinfo_writer_main(Datum arg);
 
 /* Called once by _PG_init. */
 extern void worker_init(void);

@@ -19,6 +19,8 @@ BEGIN
 	EXECUTE format('GRANT USAGE ON SCHEMA narinfo TO %I', worker);
 	EXECUTE format('GRANT SELECT ON narinfo.cache, narinfo.valid_path,
 		narinfo.event, narinfo.key, narinfo.token TO %I', worker);
+	EXECUTE format('GRANT EXECUTE ON FUNCTION
+		narinfo.publish_many(narinfo.narinfo[], text) TO %I', worker);
 END
 $$;
 
@@ -52,7 +54,9 @@ CREATE FUNCTION worker_status(
 		OUT requests bigint,
 		OUT bad_requests bigint,
 		OUT bytes_sent bigint,
-		OUT auth_failures bigint)
+		OUT auth_failures bigint,
+		OUT jobs bigint,
+		OUT jobs_refused bigint)
 	RETURNS SETOF record
 	AS 'MODULE_PATHNAME', 'narinfo_stat_workers'
 	LANGUAGE C VOLATILE STRICT PARALLEL SAFE
@@ -64,7 +68,7 @@ COMMENT ON FUNCTION worker_status() IS
 CREATE VIEW stat_workers AS
 	SELECT pid, kind, state, started, connections, connections_accepted,
 		connections_refused, requests, bad_requests, bytes_sent,
-		auth_failures
+		auth_failures, jobs, jobs_refused
 	FROM worker_status();
 
 COMMENT ON VIEW stat_workers IS
@@ -72,7 +76,7 @@ COMMENT ON VIEW stat_workers IS
 COMMENT ON COLUMN stat_workers.pid IS
 'process id, as in pg_stat_activity; NULL while it is being started';
 COMMENT ON COLUMN stat_workers.kind IS
-'launcher, which starts the others, or http';
+'launcher, which starts the others, http, or writer, which publishes and stores what is uploaded';
 COMMENT ON COLUMN stat_workers.state IS
 'starting, serving or leaving; of the launcher: working, or what keeps it from starting workers';
 COMMENT ON COLUMN stat_workers.started IS
@@ -91,3 +95,7 @@ COMMENT ON COLUMN stat_workers.bytes_sent IS
 'bytes of HTTP replies that were sent';
 COMMENT ON COLUMN stat_workers.auth_failures IS
 'wrong tokens and proofs of keys that were shown to it';
+COMMENT ON COLUMN stat_workers.jobs IS
+'of a writer: uploads that it has finished, whatever came of them';
+COMMENT ON COLUMN stat_workers.jobs_refused IS
+'of a writer: those that were refused or failed';

@@ -158,8 +158,10 @@ read_reply($socket);
 ok(poll_until(sub {
 	sql('SELECT sum(requests) FROM narinfo.stat_workers') == $counted + 1
 }), 'the last one, too');
-is(sql(q{SELECT kind || ' ' || state FROM narinfo.stat_workers ORDER BY 1}),
-	"http serving\nlauncher working", 'stat_workers shows both processes');
+ok(poll_until(sub {
+	sql(q{SELECT kind || ' ' || state FROM narinfo.stat_workers ORDER BY 1})
+		eq "http serving\nlauncher working\nwriter serving"
+}), 'stat_workers shows the processes');
 is(sql(q{SELECT backend_type, usename, datname, state, backend_xmin IS NULL
 	FROM pg_stat_activity WHERE backend_type = 'pg_narinfo http worker'}),
 	'pg_narinfo http worker|narinfo_worker|postgres|idle|t',

@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $node = narinfo_node('lifecycle', database => 'cachedb',
-	conf => "restart_after_crash = on\nmax_worker_processes = 5\n"
+	conf => "restart_after_crash = on\nmax_worker_processes = 6\n"
 		. "pg_narinfo.http_workers = 2\n");
 my $port = $node->{http_port};
 my ($hash) = $top_path =~ m{/nix/store/([^-]+)-};

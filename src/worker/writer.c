@@ -1,0 +1,277 @@
+/*-------------------------------------------------------------------------
+ *
+ * writer.c
+ *	  The process that stores and publishes what HTTP workers received.
+ *
+ *	  HTTP workers --- queue ---> writer
+ *									|
+ *		  take what waits, HELD_MAX at most
+ *									|
+ *		  each alone (writer_job.c): files are fsynced and renamed, narinfos
+ *		  are read and checked
+ *									|
+ *		  each cache's narinfos in one transaction (writer_publish.c)
+ *									|
+ *		  answer: the HTTP worker's latch is set
+ *									|
+ *		  wait for the latch
+ *
+ * What takes long is done here, so that no HTTP worker ever waits for a lock,
+ * a disk or a decompressor.  Nothing is answered before it is durable.
+ *
+ * An error costs the job that it came from.  When the process itself has to
+ * go, what it holds waits in the queue again, for another writer or for the
+ * next one; each job can be done twice, since it looks what is there.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "nar/root.h"
+#include "worker/worker.h"
+#include "worker/writer.h"
+
+/* So many publishes share a transaction, at most. */
+#define HELD_MAX		64
+
+/* A client waits meanwhile; longer, and it had better come again. */
+#define LOCK_PATIENCE	"10s"
+
+#define UPKEEP_INTERVAL 1000	/* ms between statistics */
+
+static WriterSlot *slot = NULL;
+static HeldJob *held[HELD_MAX];
+static int	nheld = 0;
+static ResourceOwner owner = NULL;	/* of hashes outside of transactions */
+
+static void
+writer_exit(int code, Datum arg)
+{
+	(void) code;
+	(void) arg;
+	pg_atomic_write_u32(&slot->pid, 0);
+	queue_put_back();
+	worker_wake(pg_atomic_read_u32(&worker_shared->launcher_pid));
+}
+
+static void
+writer_start(int number)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	slot = &worker_shared->writers[number];
+	pg_atomic_write_u32(&slot->state, WORKER_STARTING);
+	pg_atomic_write_u64(&slot->started, (uint64) GetCurrentTimestamp());
+
+	BackgroundWorkerInitializeConnection(worker_database, worker_role, 0);
+	before_shmem_exit(writer_exit, (Datum) 0);
+	pg_atomic_write_u32(&slot->pid, (uint32) MyProcPid);
+
+	SetConfigOption("default_transaction_isolation", "read committed",
+					PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("search_path", "pg_catalog", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);
+	owner = ResourceOwnerCreate(NULL, "pg_narinfo writer");
+	pgstat_report_appname(MyBgworkerEntry->bgw_type);
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+/* ---- jobs ---- */
+
+static bool
+take(void)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext,
+												  "pg_narinfo job",
+												  ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	HeldJob    *job = palloc0(sizeof(HeldJob));
+	bool		taken;
+
+	job->context = context;
+	taken = queue_take(&job->ticket, &job->job, &job->text, &job->tries);
+	job->text_len = job->job.text_len;
+	MemoryContextSwitchTo(old);
+	if (taken)
+		held[nheld++] = job;
+	else
+		MemoryContextDelete(context);
+	return taken;
+}
+
+static void
+prepare(HeldJob *job)
+{
+	MemoryContext old = MemoryContextSwitchTo(job->context);
+
+	CurrentResourceOwner = owner;
+	PG_TRY();
+	{
+		writer_prepare(job);
+	}
+	PG_CATCH();
+	{
+		writer_job_failed(job);
+	}
+	PG_END_TRY();
+	CurrentResourceOwner = NULL;
+	MemoryContextSwitchTo(old);
+}
+
+static void
+answer(HeldJob *job)
+{
+	if (job->job.kind == JOB_PUBLISH)
+		store_discard(job->job.cache, &job->job.temp);
+	pg_atomic_fetch_add_u64(&slot->jobs, 1);
+	if (job->result.status >= 400)
+		pg_atomic_fetch_add_u64(&slot->jobs_refused, 1);
+	queue_answer(&job->ticket, &job->result);
+	MemoryContextDelete(job->context);
+}
+
+/* Answers what is done, and keeps the rest. */
+static void
+answer_done(void)
+{
+	int			kept = 0;
+
+	for (int i = 0; i < nheld; i++)
+	{
+		if (held[i]->state == HELD_DONE)
+			answer(held[i]);
+		else
+			held[kept++] = held[i];
+	}
+	nheld = kept;
+}
+
+/* All that are ready and of the cache of the first one. */
+static bool
+publish_some(void)
+{
+	HeldJob    *ready[HELD_MAX];
+	int			n = 0;
+
+	for (int i = 0; i < nheld; i++)
+	{
+		if (held[i]->state == HELD_READY &&
+			(n == 0 ||
+			 strcmp(held[i]->job.cache, ready[0]->job.cache) == 0))
+			ready[n++] = held[i];
+	}
+	if (n == 0)
+		return false;
+	writer_publish(ready, n);
+	return true;
+}
+
+/* False when nothing was there to be done. */
+static bool
+work(void)
+{
+	bool		busy = false;
+
+	while (nheld < HELD_MAX && take())
+	{
+		busy = true;
+		prepare(held[nheld - 1]);
+		if (held[nheld - 1]->state == HELD_DONE)
+			answer_done();
+		worker_interrupts();
+	}
+	while (publish_some())
+	{
+		busy = true;
+		answer_done();
+		worker_interrupts();
+	}
+	return busy;
+}
+
+/* ---- the loop ---- */
+
+static void
+between(void)
+{
+	static TimestampTz next_upkeep = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	worker_interrupts();
+	if (ConfigReloadPending)
+	{
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		nar_root_reload();
+	}
+	if (now >= next_upkeep)
+	{
+		pgstat_report_stat(false);
+		next_upkeep = TimestampTzPlusMilliseconds(now, UPKEEP_INTERVAL);
+	}
+}
+
+static void
+sweep_after_start(void)
+{
+	uint32		due = 1;
+
+	if (!pg_atomic_compare_exchange_u32(&worker_shared->sweep_due, &due, 0))
+		return;
+	PG_TRY();
+	{
+		store_sweep(worker_is_living, 0);
+	}
+	PG_CATCH();
+	{
+		writer_job_failed(NULL);
+	}
+	PG_END_TRY();
+}
+
+void
+pg_narinfo_writer_main(Datum arg)
+{
+	uint32		wait_event;
+
+	writer_start(DatumGetInt32(arg));
+	wait_event = compat_wait_event("PgNarinfoWriter");
+	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext,
+												"pg_narinfo writer",
+												ALLOCSET_SMALL_SIZES));
+	sweep_after_start();
+	pg_atomic_write_u32(&slot->state, WORKER_RUNNING);
+
+	while (!ShutdownRequestPending)
+	{
+		/* to wait for a lock is given up, but to be idle is no error */
+		pqsignal(SIGTERM, die);
+		between();
+		if (work())
+			continue;
+		pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+		worker_interrupts();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, UPKEEP_INTERVAL, wait_event);
+		ResetLatch(MyLatch);
+	}
+	proc_exit(0);
+}

@@ -1,0 +1,224 @@
+/*-------------------------------------------------------------------------
+ *
+ * writer_job.c
+ *	  What the writer worker does to a job before, or without, a transaction:
+ *	  files are brought to their places, narinfos are read and compared with
+ *	  what they are about.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+
+#include "http/path.h"
+#include "nar/root.h"
+#include "types/types.h"
+#include "worker/writer.h"
+
+/* ---- files ---- */
+
+static void
+store(HeldJob *held)
+{
+	char		reason[JOB_REASON_MAX];
+
+	switch (store_keep(held->job.cache, held->job.path, &held->job.temp,
+					   held->job.gzip, reason, sizeof(reason)))
+	{
+		case STORE_NEW:
+			held_answer(held, 201, "stored");
+			break;
+		case STORE_SAME:
+			held_answer(held, 200, "it was there");
+			break;
+		case STORE_REPLACED:
+			held_answer(held, 200, "stored in the place of another");
+			break;
+		case STORE_REFUSED:
+			held_answer(held, 403, "%s", reason);
+			break;
+		case STORE_BAD_GZIP:
+			held_answer(held, 400, "%s is not whole as gzip",
+						held->job.path);
+			break;
+		case STORE_TOO_LARGE:
+			held_answer(held, 413, "%s is too large when it is unpacked",
+						held->job.path);
+			break;
+		case STORE_NO_SPACE:
+			held_answer(held, 507, "no space is left for %s",
+						held->job.path);
+			break;
+		case STORE_LOST:
+			held_answer(held, 503, "what was received of %s was lost",
+						held->job.path);
+			break;
+	}
+}
+
+/* ---- narinfos ---- */
+
+/* A text that was too long for shared memory. */
+static bool
+read_text(HeldJob *held)
+{
+	int			directory = nar_open_cache(held->job.cache);
+	struct stat st;
+	int			fd = -1;
+	ssize_t		n = -1;
+
+	if (directory >= 0)
+	{
+		fd = nar_try_beneath(directory, held->job.temp.name,
+							 O_RDONLY | O_NOFOLLOW, 0, 0);
+		close(directory);
+	}
+	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size <= NARINFO_TEXT_MAX)
+	{
+		held->text = palloc(st.st_size + 1);
+		held->text_len = (size_t) st.st_size;
+		n = read(fd, held->text, held->text_len);
+		held->text[held->text_len] = '\0';
+	}
+	if (fd >= 0)
+		close(fd);
+	return n >= 0 && (size_t) n == held->text_len;
+}
+
+/*
+ * Where a file named by a narinfo lies in the cache's directory, palloc'd;
+ * NULL if it can be none.
+ */
+static char *
+place_of(const NarinfoUrl *url)
+{
+	char	   *path = palloc(url->url.len + 1);
+	size_t		len;
+
+	if (!http_percent_decode(url->url, path, &len))
+		return NULL;
+	path[len] = '\0';
+	if (strncmp(path, "nar/", 4) != 0 ||
+		store_path_trouble(span_of(path, len)) != NULL)
+		return NULL;
+	return path;
+}
+
+/* Is the file there, and as large as it should be? */
+static bool
+check_file(HeldJob *held, int directory, const NarinfoUrl *url)
+{
+	char	   *path = place_of(url);
+	struct stat st;
+	int			fd;
+
+	if (path == NULL)
+	{
+		held_answer(held, 403,
+					"URL \"%.*s\" names no file below nar/ of this cache",
+					(int) Min(url->url.len, 300), url->url.data);
+		return false;
+	}
+	fd = nar_open_file(directory, path, &st);
+	if (fd < 0)
+	{
+		held_answer(held, 403, "%s is not here: push the NAR first", path);
+		return false;
+	}
+	close(fd);
+	if (url->has_file_size && url->file_size != (uint64) st.st_size)
+	{
+		held_answer(held, 403, "%s has " INT64_FORMAT
+					" bytes, but FileSize is " UINT64_FORMAT, path,
+					(int64) st.st_size, (uint64) url->file_size);
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_files(HeldJob *held, const Narinfo *narinfo)
+{
+	int			directory = nar_open_cache(held->job.cache);
+	volatile bool good = true;
+
+	if (directory < 0)
+	{
+		held_answer(held, 403, "the cache has no files: push the NAR first");
+		return false;
+	}
+	PG_TRY();
+	{
+		for (int i = 0; i < narinfo->nurls && good; i++)
+			good = check_file(held, directory, &narinfo->urls[i]);
+	}
+	PG_FINALLY();
+	{
+		close(directory);
+	}
+	PG_END_TRY();
+	return good;
+}
+
+/* A narinfo under another path's name would never be found, or for another. */
+static bool
+check_name(HeldJob *held)
+{
+	char		hash[STORE_HASH_TEXT_LEN];
+
+	store_hash_encode(packed_store_hash(NARINFO_PACKED(held->info)), hash);
+	if (memcmp(hash, held->job.path, STORE_HASH_TEXT_LEN) == 0)
+		return true;
+	held_answer(held, 403,
+				"StorePath has the hash %.*s, but it was put as %s.narinfo",
+				STORE_HASH_TEXT_LEN, hash, held->job.path);
+	return false;
+}
+
+static void
+prepare_narinfo(HeldJob *held)
+{
+	ParseError	error;
+	Narinfo		narinfo;
+
+	if (held->job.temp.name[0] != '\0' && !read_text(held))
+	{
+		held_answer(held, 503, "what was received of %s.narinfo was lost",
+					held->job.path);
+		return;
+	}
+	held->info = narinfo_from_text(held->text, held->text_len, &error);
+	if (held->info == NULL)
+	{
+		held_answer(held, 400, "invalid narinfo: %s",
+					describe_parse_error(&error));
+		return;
+	}
+	if (!narinfo_parse(held->text, held->text_len, &narinfo, &error))
+		elog(ERROR, "a narinfo is one and is none");
+	if (check_name(held) && check_files(held, &narinfo))
+		held->state = HELD_READY;
+}
+
+void
+writer_prepare(HeldJob *held)
+{
+	switch (held->job.kind)
+	{
+		case JOB_STORE:
+			store(held);
+			break;
+		case JOB_PUBLISH:
+			prepare_narinfo(held);
+			break;
+		case JOB_TOUCH:
+			held->state = HELD_READY;
+			break;
+	}
+}
