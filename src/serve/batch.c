@@ -327,6 +327,7 @@ try_request(HttpRequest *req, HttpReply *reply, bool last_try)
 	PG_CATCH();
 	{
 		ready = !request_failed(reply, last_try);
+		put_abandon(req);
 	}
 	PG_END_TRY();
 
@@ -343,7 +344,10 @@ serve_request(HttpRequest *req)
 	if (!try_request(req, &reply, false))
 		try_request(req, &reply, true);
 
-	/* Nothing here raises, so no request is answered twice, or never */
+	/*
+	 * Nothing here raises, so no request is answered twice, or never.  An
+	 * upload is answered when it is through.
+	 */
 	if (reply.status != REPLY_LATER)
 		http_reply(req, &reply);
 	MemoryContextReset(request_context);

@@ -126,6 +126,30 @@ extern void route_closure(const CacheInfo *cache, Span hash,
 extern void route_changes(HttpRequest *req, const CacheInfo *cache,
 						  HttpReply *reply);
 
+/* ---- uploads (put.c) ---- */
+
+typedef enum PutKind
+{
+	PUT_NARINFO,				/* "what" is what stands before ".narinfo" */
+	PUT_CACHE_INFO,
+	PUT_FILE					/* "what" is its path, as of route_file() */
+} PutKind;
+
+extern void put_init(void);
+
+/*
+ * Takes a PUT as it comes in.  It is not answered yet when the reply has no
+ * status afterwards: then the request comes once more, for put_received().
+ */
+extern void route_put(HttpRequest *req, const CacheInfo *cache, PutKind kind,
+					  Span what, HttpReply *reply);
+
+/* The body is here, or will not be.  The reply as above; serve_uploads(). */
+extern void put_received(HttpRequest *req, HttpReply *reply);
+
+/* The request is answered because of an error: its upload goes. */
+extern void put_abandon(HttpRequest *req);
+
 /* "path" is relative to the directory of the cache's files. */
 extern void route_file(HttpRequest *req, const CacheInfo *cache, Span path,
 					   const char *content_type, const char *cache_control,

@@ -14,7 +14,7 @@
  *		changes?after=N&limit=M	events with narinfos, from the database
  *		HASH.closure			narinfos, see bulk.c
  *		narinfos, missing		the same, by POST
- *		HASH.ls					files, see files.c
+ *		HASH.ls					files, see files.c and put.c
  *		nar/… log/… realisations/… debuginfo/…
  *		auth/challenge, auth	tokens for holders of keys, see proof.c
  *
@@ -131,6 +131,7 @@ serve_init(void)
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	auth_init();
 	bulk_init();
+	put_init();
 }
 
 void
@@ -202,6 +203,29 @@ is_writing(const HttpRequest *req)
 	HttpMethod	method = http_request_method(req);
 
 	return method != HTTP_GET && method != HTTP_HEAD;
+}
+
+/* What can be put by those who may; the others are told so by route_put(). */
+static bool
+route_upload(HttpRequest *req, const CacheInfo *cache, const Route *route,
+			 HttpReply *reply)
+{
+	if (http_request_method(req) != HTTP_PUT)
+		return false;
+	switch (route->kind)
+	{
+		case ROUTE_NARINFO:
+			route_put(req, cache, PUT_NARINFO, route->what, reply);
+			return true;
+		case ROUTE_CACHE_INFO:
+			route_put(req, cache, PUT_CACHE_INFO, route->what, reply);
+			return true;
+		case ROUTE_FILE:
+			route_put(req, cache, PUT_FILE, route->what, reply);
+			return true;
+		default:
+			return false;
+	}
 }
 
 static void
@@ -381,6 +405,8 @@ route_in_cache(HttpRequest *req, const CacheInfo *cache, const Route *route,
 		route_challenge(req, cache, reply);
 	else if (route->kind == ROUTE_AUTH)
 		route_auth(req, cache, reply);
+	else if (route_upload(req, cache, route, reply))
+		return;
 	else if (auth_request(req, cache, AUTH_READ, reply) == AUTH_GRANTED)
 	{
 		route_granted(req, cache, route, reply);
@@ -397,6 +423,12 @@ route_request(HttpRequest *req, HttpReply *reply)
 	Route		route;
 	CacheInfo	cache;
 
+	if (http_request_method(req) == HTTP_PUT &&
+		http_request_received(req).begun)
+	{
+		put_received(req, reply);
+		return;
+	}
 	if (span_is(path, "/health"))
 	{
 		if (is_writing(req))

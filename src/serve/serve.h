@@ -42,6 +42,13 @@ extern void serve_request(HttpRequest *req);
 /* Ends the batch's transaction, if there is one. */
 extern void serve_finish(void);
 
+/*
+ * Answers the uploads that are through; "woken" tells whether the latch was
+ * set.  To be called at least once a second as long as it returns true: then
+ * some wait.
+ */
+extern bool serve_uploads(bool woken);
+
 /* How many wrong tokens this process was shown. */
 extern uint64 serve_auth_failures(void);
 

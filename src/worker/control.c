@@ -33,7 +33,7 @@
 #define STOP_PATIENCE	10000	/* ms; workers leave after 2 s at most */
 #define STOP_LOOK		20		/* ms */
 
-#define STAT_COLUMNS	13
+#define STAT_COLUMNS	13		/* of stat_workers */
 
 PG_FUNCTION_INFO_V1(narinfo_stop);
 PG_FUNCTION_INFO_V1(narinfo_start);
@@ -142,8 +142,6 @@ narinfo_start(PG_FUNCTION_ARGS)
 }
 
 /* ---- stat_workers ---- */
-
-#define STAT_COLUMNS	13
 
 static const char *
 state_name(uint32 state)

@@ -14,6 +14,8 @@
  *		+-- for each ready request: serve_request	(one transaction,
  *		|									|		begun on demand)
  *		+-- serve_finish: commit			|
+ *		+-- serve_uploads: answer what the writers have done
+ *		|									|
  *		+-- http_server_flush: write -------+
  *
  * No transaction is open while it waits.  It only reads.
@@ -76,6 +78,8 @@ static uint32 generation = 0;	/* of the addresses that we listen on */
 static bool listening = false;
 static TimestampTz listen_again = 0;	/* 0: when the addresses change */
 static bool figures_pending = false;
+static bool uploads_wait = false;	/* for a writer */
+static bool woken = false;		/* the latch was set since we looked at them */
 static TimestampTz next_upkeep = 0;
 static TimestampTz leave_at = 0;	/* when patience ends */
 
@@ -346,6 +350,8 @@ serve_batch(void)
 		n++;
 	}
 	serve_finish();
+	uploads_wait = serve_uploads(woken);
+	woken = false;
 	http_server_flush(server);
 	worker_log_flush();
 	return n;
@@ -360,7 +366,7 @@ wait_time(int served)
 		return 0;				/* there may be more that is ready */
 	if (leave_at != 0)
 		return (timeout < 0) ? 50 : Min(timeout, 50);
-	if (figures_pending || listen_again != 0)
+	if (figures_pending || listen_again != 0 || uploads_wait)
 		return (timeout < 0) ? UPKEEP_INTERVAL :
 			Min(timeout, UPKEEP_INTERVAL);
 	return timeout;
@@ -377,7 +383,10 @@ wait_for_work(int served)
 	for (int i = 0; i < n; i++)
 	{
 		if (occurred[i].events & WL_LATCH_SET)
+		{
 			ResetLatch(MyLatch);
+			woken = true;
+		}
 		if (occurred[i].events & WL_SOCKET_READABLE)
 			figures_pending = true;
 	}

@@ -30,7 +30,7 @@ use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(
 	$test_dir $cache_dir $public_key $top_path
-	narinfo_node start_serving http_connect http_get http_request raw
+	narinfo_node start_serving http_connect http_get http_put http_request raw
 	read_reply wait_for_http poll_until copy_cache nix slurp_bytes
 );
 
@@ -259,6 +259,29 @@ sub http_get
 {
 	my ($where, $path, %headers) = @_;
 	return http_request($where, 'GET', $path, %headers);
+}
+
+=item http_put($port, $path, $body, %headers)
+
+A PUT on a connection of its own; the reply, which may come before the body is
+through.
+
+=cut
+
+sub http_put
+{
+	my ($where, $path, $body, %headers) = @_;
+	my $socket = http_connect($where);
+	%headers = (Host => '127.0.0.1', Connection => 'close',
+		'Content-Length' => length $body, %headers);
+	local $SIG{PIPE} = 'IGNORE';
+	print $socket "PUT $path HTTP/1.1\r\n",
+		(map { "$_: $headers{$_}\r\n" } sort keys %headers), "\r\n", $body;
+	delete $unread{ fileno $socket };
+	my $reply = read_reply($socket);
+	die "PUT $path: the connection was closed without a reply"
+		unless $reply;
+	return $reply;
 }
 
 =item raw($port, $bytes, %options)

@@ -79,13 +79,14 @@ for my $path (
 
 # ---- methods
 
-for my $method (qw(PUT POST DELETE OPTIONS))
+for my $method (qw(POST DELETE OPTIONS))
 {
 	$reply = status_is($method, '/nix-cache-info', 405);
 	is($reply->{headers}{allow}, 'GET, HEAD', "$method: what is allowed");
 }
-status_is('PUT', "/$hash.narinfo", 405);
-status_is('PUT', '/nar/new.nar.xz', 405);
+status_is('PUT', "/$hash.narinfo", 401);
+status_is('PUT', '/nar/new.nar.xz', 401);
+status_is('PUT', '/nix-cache-info', 401);
 status_is('POST', '/health', 405);
 status_is('PUT', '/nope', 404);
 

@@ -1,0 +1,499 @@
+/*-------------------------------------------------------------------------
+ *
+ * put.c
+ *	  PUT: the way of what is uploaded, as far as the HTTP worker goes along.
+ *
+ *	  route_put			may it come?  401, 403, 405, 413, 415, 503, 507, …
+ *		|				before anything of it is read
+ *		v
+ *	  the body comes	into a temporary file; into memory for a narinfo
+ *		|
+ *		v
+ *	  put_received		whole?  then a job for a writer (jobs.h); once the
+ *		|				queue has room
+ *		v
+ *	  serve_uploads		its result is the reply
+ *
+ * The HTTP worker neither syncs, renames nor publishes, and looks into nothing
+ * but the text of a narinfo, to unpack it.  While an upload waits, here or in
+ * the queue, nothing is held for it but its request, and the other requests go
+ * on.
+ *
+ * An answer is 201 or 200 when it is done and durable.  Never 202 nor a
+ * redirection, which nix takes for an error; what is the client's fault is
+ * 4xx, which it shows with our reason and does not try again.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+#include <unistd.h>
+
+#include "lib/ilist.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "base/narinfo.h"
+#include "nar/gzip.h"
+#include "nar/store.h"
+#include "serve/auth.h"
+#include "serve/jobs.h"
+#include "serve/route.h"
+#include "serve/serve.h"
+
+/* So long an upload waits for a writer before the client is sent away, ms. */
+#define PATIENCE	30000
+
+#define LOOK_PAUSE	1000		/* ms between looks when nobody wakes us */
+
+#define CACHE_INFO_MAX (64 * 1024)	/* bytes of a nix-cache-info */
+
+static int	max_upload_size = 16 * 1024;	/* MB */
+static int	max_narinfo_size = 1024;	/* kB */
+
+typedef struct Upload
+{
+	dlist_node	node;			/* in "waiting", when its body is here */
+	bool		waiting;
+	HttpRequest *req;
+	PutKind		kind;
+	int			fd;				/* where the body goes, or -1 */
+	Job			job;
+	char	   *text;			/* of a narinfo, JOB_TEXT_MAX at most */
+	bool		submitted;		/* to the queue, so that "ticket" is valid */
+	JobTicket	ticket;
+	TimestampTz give_up;
+} Upload;
+
+static dlist_head waiting = DLIST_STATIC_INIT(waiting);
+
+void
+put_init(void)
+{
+	DefineCustomIntVariable("pg_narinfo.max_upload_size",
+							"Size of a file that is uploaded.",
+							NULL, &max_upload_size, 16 * 1024, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("pg_narinfo.max_narinfo_size",
+							"Size of a narinfo that is uploaded.",
+							NULL, &max_narinfo_size, 1024, 1,
+							NARINFO_TEXT_MAX / 1024,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+}
+
+/* ---- replies ---- */
+
+static const char *
+put_headers(int status)
+{
+	switch (status)
+	{
+		case 405:
+			return "Allow: GET, HEAD\r\n" SERVE_NO_STORE;
+		case 415:
+			return "Accept-Encoding: gzip\r\n" SERVE_NO_STORE;
+		case 503:
+			return "Retry-After: 1\r\n" SERVE_NO_STORE;
+		default:
+			return SERVE_NO_STORE;
+	}
+}
+
+static void
+put_reply(HttpReply *reply, int status, const char *reason)
+{
+	reply_text(reply, status, psprintf("%s\n", reason), put_headers(status));
+}
+
+/* Always false, so that a check can end with it. */
+static bool
+put_refuse(HttpReply *reply, int status, const char *reason)
+{
+	put_reply(reply, status, reason);
+	return false;
+}
+
+/* ---- uploads ---- */
+
+static Upload *
+upload_of(HttpRequest *req)
+{
+	return http_request_data(req);
+}
+
+static void
+close_file(Upload *upload)
+{
+	if (upload->fd >= 0)
+		close(upload->fd);
+	upload->fd = -1;
+}
+
+/* It is over; its temporary file is somebody else's by now, or goes. */
+static void
+upload_end(Upload *upload)
+{
+	if (upload->waiting)
+		dlist_delete(&upload->node);
+	close_file(upload);
+	if (!upload->submitted)
+		store_discard(upload->job.cache, &upload->job.temp);
+	http_request_set_data(upload->req, NULL);
+	if (upload->text)
+		pfree(upload->text);
+	pfree(upload);
+}
+
+void
+put_abandon(HttpRequest *req)
+{
+	Upload	   *upload = upload_of(req);
+
+	if (http_request_method(req) == HTTP_PUT && upload != NULL)
+		upload_end(upload);
+}
+
+/* ---- may it come? ---- */
+
+static uint64
+size_limit(PutKind kind)
+{
+	switch (kind)
+	{
+		case PUT_NARINFO:
+			return (uint64) max_narinfo_size * 1024;
+		case PUT_CACHE_INFO:
+			return CACHE_INFO_MAX;
+		case PUT_FILE:
+			break;
+	}
+	return (uint64) max_upload_size * 1024 * 1024;
+}
+
+static bool
+is_hash(const char *text, size_t len)
+{
+	uint8		bytes[STORE_HASH_LEN];
+
+	return len == STORE_HASH_TEXT_LEN && store_hash_decode(text, bytes);
+}
+
+/* Takes over the path, "?…" included, which nix 2.8 does not encode. */
+static bool
+take_path(HttpRequest *req, Upload *upload, Span what, HttpReply *reply)
+{
+	Span		query = http_request_query(req);
+	const char *path = pnstrdup(what.data, what.len);
+	const char *trouble;
+
+	if (upload->kind == PUT_CACHE_INFO)
+		return true;
+	if (upload->kind == PUT_FILE && query.data != NULL)
+		path = psprintf("%s?%.*s", path, (int) query.len, query.data);
+	trouble = store_path_trouble(span_of(path, strlen(path)));
+	if (trouble != NULL)
+		return put_refuse(reply, 400, trouble);
+	if ((upload->kind == PUT_NARINFO && !is_hash(path, strlen(path))) ||
+		(upload->kind == PUT_FILE && strchr(path, '/') == NULL &&
+		 !is_hash(path, strlen(path) - strlen(".ls"))))
+		return put_refuse(reply, 400, "this is no hash part of a path");
+	strlcpy(upload->job.path, path, sizeof(upload->job.path));
+	return true;
+}
+
+/* What is named after its content is not to be anything else. */
+static bool
+take_encoding(HttpRequest *req, Upload *upload, HttpReply *reply)
+{
+	Span		encoding = http_request_header(req, "Content-Encoding");
+
+	if (http_request_header(req, "Content-Range").data != NULL)
+		return put_refuse(reply, 400, "a PUT has no Content-Range");
+	if (encoding.data == NULL || encoding.len == 0 ||
+		span_is(encoding, "identity"))
+		return true;
+	if ((!span_is(encoding, "gzip") && !span_is(encoding, "x-gzip")) ||
+		upload->kind == PUT_CACHE_INFO ||
+		strncmp(upload->job.path, "nar/", 4) == 0)
+		return put_refuse(reply, 415,
+						  "only gzip is known as Content-Encoding, and none for a NAR");
+	upload->job.gzip = true;
+	return true;
+}
+
+static bool
+check_length(HttpRequest *req, const Upload *upload, HttpReply *reply)
+{
+	int64		length = http_request_content_length(req);
+
+	if (length > 0 && (uint64) length > size_limit(upload->kind))
+		return put_refuse(reply, 413, "it is too large for this server");
+	return true;
+}
+
+static bool
+check_room(HttpReply *reply)
+{
+	switch (job_room())
+	{
+		case JOB_ROOM:
+			return true;
+		case JOB_FULL:
+			return put_refuse(reply, 503, "too many uploads wait already");
+		case JOB_NOBODY:
+			return put_refuse(reply, 503, "no writer worker runs now");
+		case JOB_NEVER:
+			break;
+	}
+	return put_refuse(reply, 405, "this server takes no uploads");
+}
+
+/* Opens the file where the body is to go, if it is to go into one. */
+static bool
+open_file(HttpRequest *req, Upload *upload, HttpReply *reply)
+{
+	int64		length = http_request_content_length(req);
+
+	if (upload->kind != PUT_FILE)
+		return true;
+	upload->fd = store_create(upload->job.cache, upload->job.path,
+							  &upload->job.temp);
+	if (upload->fd < 0 ||
+		!store_has_space(upload->fd, (uint64) Max(length, 0)))
+		return put_refuse(reply, 507, "no space is left for it");
+	return true;
+}
+
+static bool
+begin(HttpRequest *req, Upload *upload, Span what, HttpReply *reply)
+{
+	HttpReceived received;
+
+	if (!take_path(req, upload, what, reply) ||
+		!take_encoding(req, upload, reply) ||
+		!check_length(req, upload, reply) ||
+		!check_room(reply) ||
+		!open_file(req, upload, reply))
+		return false;
+	if (http_request_receive(req, upload->fd, size_limit(upload->kind)))
+		return true;
+	received = http_request_received(req);
+	return put_refuse(reply, received.status, received.reason);
+}
+
+void
+route_put(HttpRequest *req, const CacheInfo *cache, PutKind kind, Span what,
+		  HttpReply *reply)
+{
+	Upload	   *upload;
+
+	if (auth_request(req, cache, AUTH_PUSH, reply) != AUTH_GRANTED)
+		return;
+	if (nar_file_root[0] == '\0')
+	{
+		put_reply(reply, 405, "this server has no files");
+		return;
+	}
+
+	upload = MemoryContextAllocZero(TopMemoryContext, sizeof(Upload));
+	upload->req = req;
+	upload->kind = kind;
+	upload->fd = -1;
+	upload->job.kind = (kind == PUT_FILE) ? JOB_STORE : JOB_PUBLISH;
+	strlcpy(upload->job.cache, cache->name, sizeof(upload->job.cache));
+	http_request_set_data(req, upload);
+	if (!begin(req, upload, what, reply))
+		upload_end(upload);
+}
+
+/* ---- the body is here ---- */
+
+/*
+ * nix writes one where there is none, which is never; whoever does so all the
+ * same is told whether it says what ours says.
+ */
+static void
+compare_cache_info(const CacheInfo *cache, Span text, HttpReply *reply)
+{
+	static const char field[] = "StoreDir: ";
+	const char *line = pnstrdup(text.data, text.len);
+
+	while (line != NULL && strncmp(line, field, strlen(field)) != 0)
+	{
+		line = strchr(line, '\n');
+		line = (line == NULL) ? NULL : line + 1;
+	}
+	if (line != NULL)
+	{
+		line += strlen(field);
+		line = pnstrdup(line, strcspn(line, "\r\n"));
+	}
+	if (line != NULL && strcmp(line, cache->store_dir) == 0)
+		put_reply(reply, 200, "it was there");
+	else
+		put_reply(reply, 403,
+				  psprintf("StoreDir of this cache is %s; narinfo.alter_cache() changes it",
+						   cache->store_dir));
+}
+
+/* A long text goes to the writer as a file. */
+static bool
+write_text(Upload *upload, Span text)
+{
+	size_t		done = 0;
+	ssize_t		n = 0;
+
+	/* it is no path of a file, but one of those beside it */
+	upload->fd = store_create(upload->job.cache, ".narinfo",
+							  &upload->job.temp);
+	while (upload->fd >= 0 && done < text.len && n >= 0)
+	{
+		n = write(upload->fd, text.data + done, text.len - done);
+		if (n < 0 && errno == EINTR)
+			n = 0;
+		done += (size_t) Max(n, 0);
+	}
+	return upload->fd >= 0 && done == text.len;
+}
+
+static bool
+take_narinfo(Upload *upload, Span text, HttpReply *reply)
+{
+	if (upload->job.gzip)
+	{
+		switch (gzip_unpack(text, (size_t) size_limit(PUT_NARINFO), &text))
+		{
+			case GZIP_OK:
+				break;
+			case GZIP_TOO_LARGE:
+				return put_refuse(reply, 413, "it is too large unpacked");
+			case GZIP_BAD:
+				return put_refuse(reply, 400, "it is not whole as gzip");
+			case GZIP_ERROR:
+				return put_refuse(reply, 503, "there is no memory for it");
+		}
+	}
+	if (text.len > JOB_TEXT_MAX)
+		return write_text(upload, text) ? true :
+			put_refuse(reply, 507, "no space is left for it");
+	upload->text = MemoryContextAlloc(TopMemoryContext, text.len + 1);
+	memcpy(upload->text, text.data, text.len);
+	upload->job.text_len = (uint32) text.len;
+	return true;
+}
+
+/* False as long as the queue has no room, or nobody takes from it. */
+static bool
+submit(Upload *upload)
+{
+	upload->submitted = job_submit(&upload->job, upload->text,
+								   &upload->ticket) == JOB_ROOM;
+	return upload->submitted;
+}
+
+static bool
+to_the_queue(Upload *upload, Span data, HttpReply *reply)
+{
+	if (upload->kind == PUT_NARINFO && !take_narinfo(upload, data, reply))
+		return false;
+	close_file(upload);
+	upload->give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												  PATIENCE);
+	(void) submit(upload);
+	dlist_push_tail(&waiting, &upload->node);
+	upload->waiting = true;
+	return true;
+}
+
+void
+put_received(HttpRequest *req, HttpReply *reply)
+{
+	Upload	   *upload = upload_of(req);
+	HttpReceived received = http_request_received(req);
+	CacheInfo	cache;
+
+	/* an error came between, and this is the second try */
+	if (upload == NULL)
+	{
+		reply_unavailable(reply);
+		return;
+	}
+	if (!received.complete)
+		put_reply(reply, received.status, received.reason);
+	else if (upload->kind != PUT_CACHE_INFO)
+	{
+		if (to_the_queue(upload, received.data, reply))
+			return;
+	}
+	else if (batch_cache(upload->job.cache, &cache) == SERVE_FOUND)
+		compare_cache_info(&cache, received.data, reply);
+	else
+		reply_unavailable(reply);
+	upload_end(upload);
+}
+
+/* ---- the writer has done it ---- */
+
+static void
+finish(Upload *upload, int status, const char *reason)
+{
+	HttpRequest *req = upload->req;
+	HttpReply	reply;
+	char		text[JOB_REASON_MAX + 2];
+
+	/* no memory of PostgreSQL's: this is between requests */
+	snprintf(text, sizeof(text), "%s\n", reason);
+	memset(&reply, 0, sizeof(reply));
+	reply.fd = -1;
+	reply_text(&reply, status, text, put_headers(status));
+	upload_end(upload);
+	http_reply(req, &reply);
+}
+
+static void
+look_after(Upload *upload, TimestampTz now)
+{
+	JobResult	result;
+
+	if (upload->submitted && job_poll(&upload->ticket, &result))
+	{
+		finish(upload, result.status, result.reason);
+		return;
+	}
+	if (!upload->submitted && submit(upload))
+		return;
+	if (now < upload->give_up)
+		return;
+	if (upload->submitted)
+	{
+		/* a writer that is at it will end, well or not */
+		if (!job_cancel(&upload->ticket))
+			return;
+		upload->submitted = false;
+	}
+	finish(upload, 503, "no writer worker had time for it");
+}
+
+bool
+serve_uploads(bool woken)
+{
+	static TimestampTz next_look = 0;
+	dlist_mutable_iter iter;
+	TimestampTz now;
+
+	if (dlist_is_empty(&waiting))
+		return false;
+	now = GetCurrentTimestamp();
+	if (!woken && now < next_look)
+		return true;
+	next_look = TimestampTzPlusMilliseconds(now, LOOK_PAUSE);
+	dlist_foreach_modify(iter, &waiting)
+	{
+		look_after(dlist_container(Upload, node, iter.cur), now);
+	}
+	return !dlist_is_empty(&waiting);
+}
