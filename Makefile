@@ -61,6 +61,13 @@ endif
 # What Nix and Guix sign with; src/base has it.
 CRYPTO_LIBS = -lsodium -lgcrypt
 
+# The program that looks into NARs, apart from the server: src/nar/checker.
+CHECKER = build/pg_narinfo_check
+CHECKER_C = $(wildcard src/nar/checker/*.c) \
+	$(addprefix src/base/,hash.c nar.c nix32.c text.c)
+CHECKER_OBJS = $(CHECKER_C:src/%.c=build/checker/%.o)
+CHECKER_LIBS = -larchive -lbrotlidec -lgcrypt
+
 # ---- flags
 
 # Our own code is compiled with every warning; PostgreSQL's headers are not
@@ -104,6 +111,29 @@ $(C_OBJS): %.o: %.c build/flags
 	$(CC) $(CFLAGS) $(STRICT) $(CPPFLAGS) -MMD -MP -MF $*.d -c -o $@ $<
 
 -include $(C_FILES:.c=.d)
+
+$(CHECKER_OBJS): build/checker/%.o: src/%.c build/flags
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(STRICT) -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -fPIE \
+		-Isrc -MMD -MP -c -o $@ $<
+
+-include $(CHECKER_OBJS:.o=.d)
+
+$(CHECKER): $(CHECKER_OBJS)
+	$(CC) $(CFLAGS) -pie -Wl,-z,relro,-z,now -o $@ $^ $(CHECKER_LIBS)
+
+ifneq ($(wildcard $(PGXS)),)
+all: $(CHECKER)
+
+# Beside the library, where nar/check.c looks for it.
+install: install-checker
+install-checker: $(CHECKER) installdirs
+	$(INSTALL_PROGRAM) $(CHECKER) '$(DESTDIR)$(pkglibdir)/'
+
+uninstall: uninstall-checker
+uninstall-checker:
+	rm -f '$(DESTDIR)$(pkglibdir)/$(notdir $(CHECKER))'
+endif
 
 build/llhttp/%.o: $(LLHTTP_SOURCES)/%.c
 	@mkdir -p $(@D)
@@ -199,5 +229,6 @@ print-%:
 	@echo $($*)
 
 FORCE:
-.PHONY: FORCE all install installcheck clean uninstall deps run stop \
+.PHONY: FORCE all install install-checker installcheck clean uninstall \
+	uninstall-checker deps run stop \
 	clean-run test style indent fuzz unit-programs fuzz-programs $(SCRIPTED)
