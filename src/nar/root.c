@@ -15,10 +15,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "cache/cache.h"
+#include "http/path.h"
 #include "nar/root.h"
+#include "nar/store.h"
 
 /* The root is opened anew that often, should it be mounted or moved, in ms. */
 #define ROOT_LIFETIME	1000
@@ -31,6 +34,19 @@ char	   *nar_file_root = NULL;
 static int	root_fd = -1;		/* open until it is renewed */
 static TimestampTz root_opened = 0;
 static bool root_missed = false;	/* and the log says so */
+
+void
+nar_init(void)
+{
+	DefineCustomStringVariable("pg_narinfo.file_root",
+							   "Directory of the files of binary caches.",
+							   "nar/, log/ and so on of the cache \"main\" "
+							   "lie in it, those of other caches in a "
+							   "directory of the cache's name.",
+							   &nar_file_root, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	store_init();
+}
 
 static void
 set_root(int fd, TimestampTz opened)
@@ -161,4 +177,82 @@ nar_open_file(int directory, const char *path, struct stat *st)
 		return -1;
 	}
 	return fd;
+}
+
+/*
+ * nix 2.8 writes the '?' that a store path's name may have as it is, so what
+ * looks like a query may be the end of the name.
+ */
+static int
+open_asked(int directory, Span path, Span query, struct stat *st)
+{
+	int			fd;
+
+	if (query.data != NULL)
+	{
+		fd = nar_open_file(directory,
+					   psprintf("%.*s?%.*s", (int) path.len, path.data,
+								(int) query.len, query.data), st);
+		if (fd >= 0)
+			return fd;
+	}
+	return nar_open_file(directory, pnstrdup(path.data, path.len), st);
+}
+
+/* Does one of its names begin with a dot? */
+static bool
+span_has_hidden(Span path)
+{
+	return span_starts(path, ".") || memmem(path.data, path.len, "/.", 2);
+}
+
+int
+nar_open_asked(const char *cache, Span path, Span query, struct stat *st)
+{
+	int			directory;
+	volatile int fd = -1;
+
+	if (span_has_hidden(path))
+		return -1;
+	if (strcmp(cache, CACHE_MAIN) == 0)
+	{
+		directory = nar_root();
+		return directory < 0 ? -1 : open_asked(directory, path, query, st);
+	}
+
+	directory = nar_open_cache(cache);
+	if (directory < 0)
+		return -1;
+	PG_TRY();
+	{
+		fd = open_asked(directory, path, query, st);
+	}
+	PG_FINALLY();
+	{
+		close(directory);
+	}
+	PG_END_TRY();
+	return fd;
+}
+
+int
+nar_open_path(const char *cache, const char *path, struct stat *st)
+{
+	return nar_open_asked(cache, span_of(path, strlen(path)),
+						  span_of(NULL, 0), st);
+}
+
+char *
+nar_url_path(Span url)
+{
+	char	   *path = palloc(url.len + 1);
+	size_t		len;
+
+	if (!http_percent_decode(url, path, &len))
+		return NULL;
+	path[len] = '\0';
+	if (strncmp(path, "nar/", 4) != 0 ||
+		store_path_trouble(span_of(path, len)) != NULL)
+		return NULL;
+	return path;
 }

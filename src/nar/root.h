@@ -23,7 +23,12 @@
 
 #include <sys/stat.h>
 
+#include "base/text.h"
+
 extern char *nar_file_root;		/* the setting */
+
+/* Defines the room's settings; called once by _PG_init. */
+extern void nar_init(void);
 
 /* The setting was read again. */
 extern void nar_root_reload(void);
@@ -48,5 +53,23 @@ extern int	nar_open_cache(const char *cache);
 
 /* A regular file to be read, or -1. */
 extern int	nar_open_file(int directory, const char *path, struct stat *st);
+
+/*
+ * The same for what a request asks for in a cache, by its decoded path, and
+ * what stands behind a '?' (data NULL: nothing).  A name that begins with a
+ * dot is nobody's: what is on its way in has such names.
+ */
+extern int	nar_open_asked(const char *cache, Span path, Span query,
+						   struct stat *st);
+
+/* The same by a path that is known as it is, of nar_url_path() perhaps. */
+extern int	nar_open_path(const char *cache, const char *path,
+						  struct stat *st);
+
+/*
+ * Where the file lies that the URL of a narinfo names, relative to the
+ * directory of its cache and palloc'd; NULL if that can be no file below nar/.
+ */
+extern char *nar_url_path(Span url);
 
 #endif							/* NARINFO_NAR_ROOT_H */

@@ -89,7 +89,7 @@ extern StoreResult store_keep(const char *cache, const char *path,
  */
 extern void store_sweep(bool (*living) (uint32 pid), int min_age);
 
-/* The settings pg_narinfo.upload_reserve and so on; called by _PG_init. */
+/* The settings pg_narinfo.upload_reserve and so on; called by nar_init. */
 extern void store_init(void);
 
 #endif							/* NARINFO_NAR_STORE_H */

@@ -1,11 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * files.c
- *	  Files below pg_narinfo.file_root.
+ *	  Files below pg_narinfo.file_root, as replies.
  *
  * Where they lie, and that no path leads out of the directory of its cache,
- * is the matter of nar/root.h.  A name that begins with a dot is nobody's:
- * what is on its way in has such names.
+ * is the matter of nar/root.h.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -14,67 +13,10 @@
 #include "postgres.h"
 
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "http/conditional.h"
 #include "nar/root.h"
 #include "serve/route.h"
-
-/*
- * nix 2.8 writes the '?' that a store path's name may have as it is, so what
- * looks like a query may be the end of the name.
- */
-static int
-open_asked(int directory, Span path, Span query, struct stat *st)
-{
-	int			fd;
-
-	if (query.data != NULL)
-	{
-		fd = nar_open_file(directory,
-					   psprintf("%.*s?%.*s", (int) path.len, path.data,
-								(int) query.len, query.data), st);
-		if (fd >= 0)
-			return fd;
-	}
-	return nar_open_file(directory, pnstrdup(path.data, path.len), st);
-}
-
-/* Does one of its names begin with a dot? */
-static bool
-span_has_hidden(Span path)
-{
-	return span_starts(path, ".") || memmem(path.data, path.len, "/.", 2);
-}
-
-static int
-open_of_cache(const CacheInfo *cache, Span path, Span query, struct stat *st)
-{
-	int			directory;
-	volatile int fd = -1;
-
-	if (span_has_hidden(path))
-		return -1;
-	if (strcmp(cache->name, CACHE_MAIN) == 0)
-	{
-		directory = nar_root();
-		return directory < 0 ? -1 : open_asked(directory, path, query, st);
-	}
-
-	directory = nar_open_cache(cache->name);
-	if (directory < 0)
-		return -1;
-	PG_TRY();
-	{
-		fd = open_asked(directory, path, query, st);
-	}
-	PG_FINALLY();
-	{
-		close(directory);
-	}
-	PG_END_TRY();
-	return fd;
-}
 
 /*
  * A strong tag: who changes a file in place changes its time, and who puts
@@ -98,7 +40,8 @@ route_file(HttpRequest *req, const CacheInfo *cache, Span path,
 	HttpSelection *selection = palloc(sizeof(HttpSelection));
 	struct stat st;
 	char		etag[HTTP_MAX_ETAG];
-	int			fd = open_of_cache(cache, path, http_request_query(req), &st);
+	int			fd = nar_open_asked(cache->name, path,
+											   http_request_query(req), &st);
 
 	if (fd < 0)
 	{

@@ -31,7 +31,7 @@
 #include "utils/guc.h"
 
 #include "cache/lookup_memory.h"
-#include "nar/store.h"
+#include "nar/root.h"
 #include "serve/auth.h"
 #include "serve/route.h"
 #include "serve/serve.h"
@@ -97,14 +97,6 @@ static const FileKind file_kinds[] = {
 void
 serve_init(void)
 {
-	DefineCustomStringVariable("pg_narinfo.file_root",
-							   "Directory of the files of binary caches.",
-							   "nar/, log/ and so on of the cache \"main\" "
-							   "lie in it, those of other caches in a "
-							   "directory of the cache's name.",
-							   &nar_file_root, "",
-							   PGC_SIGHUP, 0, NULL, NULL, NULL);
-	store_init();
 	DefineCustomStringVariable("pg_narinfo.checkpoint_url",
 							   "Where followers of a cache find its "
 							   "checkpoint, in a directory of its name.",

@@ -17,6 +17,7 @@
 #include "http/proxy.h"
 #include "worker/queue.h"
 #include "worker/worker.h"
+#include "worker/writer.h"
 
 char	   *worker_database = NULL;
 char	   *worker_listen = NULL;
@@ -219,6 +220,7 @@ worker_define_settings(void)
 	define_processes();
 	define_limits();
 	define_timeouts();
+	writer_define_settings();
 }
 
 void

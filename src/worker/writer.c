@@ -10,11 +10,14 @@
  *		  each alone (writer_job.c): files are fsynced and renamed, narinfos
  *		  are read and checked
  *									|
+ *		  their NARs are looked into by processes of their own (nar/check.h),
+ *		  CHECKS_MAX at a time; meanwhile we go on
+ *									|
  *		  each cache's narinfos in one transaction (writer_publish.c)
  *									|
  *		  answer: the HTTP worker's latch is set
  *									|
- *		  wait for the latch
+ *		  wait for the latch, or a check
  *
  * What takes long is done here, so that no HTTP worker ever waits for a lock,
  * a disk or a decompressor.  Nothing is answered before it is durable.
@@ -49,6 +52,9 @@
 
 /* So many publishes share a transaction, at most. */
 #define HELD_MAX		64
+
+/* They take a processor each. */
+#define CHECKS_MAX		2
 
 /* A client waits meanwhile; longer, and it had better come again. */
 #define LOCK_PATIENCE	"10s"
@@ -117,15 +123,16 @@ take(void)
 	return taken;
 }
 
+/* Does something to a job; an error is its answer. */
 static void
-prepare(HeldJob *job)
+do_to(HeldJob *job, void (*what) (HeldJob *))
 {
 	MemoryContext old = MemoryContextSwitchTo(job->context);
 
 	CurrentResourceOwner = owner;
 	PG_TRY();
 	{
-		writer_prepare(job);
+		what(job);
 	}
 	PG_CATCH();
 	{
@@ -134,6 +141,27 @@ prepare(HeldJob *job)
 	PG_END_TRY();
 	CurrentResourceOwner = NULL;
 	MemoryContextSwitchTo(old);
+}
+
+/* Takes up what the checks have found, and starts others. */
+static void
+check_some(void)
+{
+	int			running = 0;
+
+	for (int i = 0; i < nheld; i++)
+	{
+		if (held[i]->check != NULL)
+			do_to(held[i], writer_check_poll);
+		running += held[i]->check != NULL ? 1 : 0;
+	}
+	for (int i = 0; i < nheld && running < CHECKS_MAX; i++)
+	{
+		if (held[i]->state != HELD_UNCHECKED || held[i]->check != NULL)
+			continue;
+		do_to(held[i], writer_check_start);
+		running += held[i]->check != NULL ? 1 : 0;
+	}
 }
 
 static void
@@ -193,11 +221,13 @@ work(void)
 	while (nheld < HELD_MAX && take())
 	{
 		busy = true;
-		prepare(held[nheld - 1]);
+		do_to(held[nheld - 1], writer_prepare);
 		if (held[nheld - 1]->state == HELD_DONE)
 			answer_done();
 		worker_interrupts();
 	}
+	check_some();
+	answer_done();
 	while (publish_some())
 	{
 		busy = true;
@@ -208,6 +238,31 @@ work(void)
 }
 
 /* ---- the loop ---- */
+
+static void
+wait_for_work(uint32 wait_event)
+{
+	WaitEventSet *set = compat_create_wait_event_set(2 + CHECKS_MAX);
+	WaitEvent	occurred;
+	long		timeout = UPKEEP_INTERVAL;
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (int i = 0; i < nheld; i++)
+	{
+		long		left;
+
+		if (held[i]->check == NULL)
+			continue;
+		AddWaitEventToSet(set, WL_SOCKET_READABLE,
+						  nar_check_socket(held[i]->check), NULL, NULL);
+		left = nar_check_timeout(held[i]->check);
+		timeout = (left < 0) ? timeout : Min(timeout, left);
+	}
+	(void) WaitEventSetWait(set, timeout, &occurred, 1, wait_event);
+	FreeWaitEventSet(set);
+	ResetLatch(MyLatch);
+}
 
 static void
 between(void)
@@ -269,9 +324,7 @@ pg_narinfo_writer_main(Datum arg)
 			continue;
 		pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 		worker_interrupts();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
-						 WL_EXIT_ON_PM_DEATH, UPKEEP_INTERVAL, wait_event);
-		ResetLatch(MyLatch);
+		wait_for_work(wait_event);
 	}
 	proc_exit(0);
 }

@@ -12,11 +12,13 @@
 
 #include "postgres.h"
 
+#include "nar/check.h"
 #include "worker/queue.h"
 
 typedef enum HeldState
 {
 	HELD_NEW,
+	HELD_UNCHECKED,				/* its NARs are to be looked into */
 	HELD_READY,					/* to be published */
 	HELD_DONE					/* "result" is its answer */
 } HeldState;
@@ -31,6 +33,8 @@ typedef struct HeldJob
 	int			tries;			/* writers that had it before us */
 	struct varlena *info;		/* of JOB_PUBLISH, from HELD_READY on */
 	bool		existed;		/* the path was valid already */
+	NarCheck   *check;			/* of the URL of this number, if it runs */
+	int			url;
 	JobResult	result;
 	MemoryContext context;		/* has all of it */
 } HeldJob;
@@ -43,9 +47,25 @@ extern void held_answer(HeldJob *held, int status, const char *format,...)
 
 /*
  * Stores what is to be stored; looks whether a narinfo may be published, and
- * leaves it HELD_READY.  May raise errors.
+ * leaves it HELD_UNCHECKED or HELD_READY.  May raise errors.
  */
 extern void writer_prepare(HeldJob *held);
+
+/* ---- writer_check.c: what is in the NARs of one job ---- */
+
+extern bool writer_check_nars;	/* GUC pg_narinfo.check_nars */
+
+/* Starts to look into the next NAR of one that is HELD_UNCHECKED. */
+extern void writer_check_start(HeldJob *held);
+
+/*
+ * Takes up what the check has found, if it has ended: then the job is ready,
+ * done, or wants its next check.
+ */
+extern void writer_check_poll(HeldJob *held);
+
+/* The settings of these; called by worker_define_settings(). */
+extern void writer_define_settings(void);
 
 /* ---- writer_publish.c: what is done in transactions ---- */
 

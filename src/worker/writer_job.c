@@ -14,9 +14,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "miscadmin.h"
-
-#include "http/path.h"
 #include "nar/root.h"
 #include "types/types.h"
 #include "worker/writer.h"
@@ -91,30 +88,11 @@ read_text(HeldJob *held)
 	return n >= 0 && (size_t) n == held->text_len;
 }
 
-/*
- * Where a file named by a narinfo lies in the cache's directory, palloc'd;
- * NULL if it can be none.
- */
-static char *
-place_of(const NarinfoUrl *url)
-{
-	char	   *path = palloc(url->url.len + 1);
-	size_t		len;
-
-	if (!http_percent_decode(url->url, path, &len))
-		return NULL;
-	path[len] = '\0';
-	if (strncmp(path, "nar/", 4) != 0 ||
-		store_path_trouble(span_of(path, len)) != NULL)
-		return NULL;
-	return path;
-}
-
 /* Is the file there, and as large as it should be? */
 static bool
-check_file(HeldJob *held, int directory, const NarinfoUrl *url)
+check_file(HeldJob *held, const NarinfoUrl *url)
 {
-	char	   *path = place_of(url);
+	char	   *path = nar_url_path(url->url);
 	struct stat st;
 	int			fd;
 
@@ -125,7 +103,7 @@ check_file(HeldJob *held, int directory, const NarinfoUrl *url)
 					(int) Min(url->url.len, 300), url->url.data);
 		return false;
 	}
-	fd = nar_open_file(directory, path, &st);
+	fd = nar_open_path(held->job.cache, path, &st);
 	if (fd < 0)
 	{
 		held_answer(held, 403, "%s is not here: push the NAR first", path);
@@ -145,25 +123,12 @@ check_file(HeldJob *held, int directory, const NarinfoUrl *url)
 static bool
 check_files(HeldJob *held, const Narinfo *narinfo)
 {
-	int			directory = nar_open_cache(held->job.cache);
-	volatile bool good = true;
-
-	if (directory < 0)
+	for (int i = 0; i < narinfo->nurls; i++)
 	{
-		held_answer(held, 403, "the cache has no files: push the NAR first");
-		return false;
+		if (!check_file(held, &narinfo->urls[i]))
+			return false;
 	}
-	PG_TRY();
-	{
-		for (int i = 0; i < narinfo->nurls && good; i++)
-			good = check_file(held, directory, &narinfo->urls[i]);
-	}
-	PG_FINALLY();
-	{
-		close(directory);
-	}
-	PG_END_TRY();
-	return good;
+	return true;
 }
 
 /* A narinfo under another path's name would never be found, or for another. */
@@ -203,7 +168,7 @@ prepare_narinfo(HeldJob *held)
 	if (!narinfo_parse(held->text, held->text_len, &narinfo, &error))
 		elog(ERROR, "a narinfo is one and is none");
 	if (check_name(held) && check_files(held, &narinfo))
-		held->state = HELD_READY;
+		held->state = writer_check_nars ? HELD_UNCHECKED : HELD_READY;
 }
 
 void
