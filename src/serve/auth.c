@@ -195,3 +195,22 @@ auth_request(HttpRequest *req, const CacheInfo *cache, AuthRight right,
 	sodium_memzero(room, sizeof(room));
 	return result;
 }
+
+bool
+auth_may(HttpRequest *req, const CacheInfo *cache, AuthRight right)
+{
+	char		room[CREDENTIALS_MAX];
+	Span		token;
+	uint8		hash[TOKEN_HASH_BYTES];
+	uint32		rights = 0;
+	bool		expired;
+
+	if (!find_token(req, room, &token))
+		return false;
+	token_hash(token.data, token.len, hash);
+	if (pace_wait(http_request_address(req), hash) == 0 &&
+		batch_credentials())
+		rights = find_rights(cache, token, hash, &expired);
+	sodium_memzero(room, sizeof(room));
+	return (rights & (right | AUTH_ADMIN)) != 0;
+}

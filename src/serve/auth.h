@@ -48,6 +48,13 @@ typedef enum AuthResult
 extern AuthResult auth_request(HttpRequest *req, const CacheInfo *cache,
 							   AuthRight right, HttpReply *reply);
 
+/*
+ * Has it shown a token with this right?  No reply is made, and a wrong token
+ * is not counted: for what needs none, but goes otherwise for those who have.
+ */
+extern bool auth_may(HttpRequest *req, const CacheInfo *cache,
+					 AuthRight right);
+
 /* Settings, and shared memory; called once by serve_init(). */
 extern void auth_init(void);
 

@@ -349,7 +349,10 @@ serve_request(HttpRequest *req)
 	 * upload is answered when it is through.
 	 */
 	if (reply.status != REPLY_LATER)
+	{
+		use_end(req);
 		http_reply(req, &reply);
+	}
 	MemoryContextReset(request_context);
 }
 

@@ -12,6 +12,8 @@
  *
  * Narinfos are separated by an empty line, which none has within.
  *
+ * All three count as use of the paths: see use.c.
+ *
  * A reply holds up the worker for as long as it takes to look up each path,
  * some microseconds, and stays in memory until the client has read it: hence
  * pg_narinfo.max_bulk_paths and max_bulk_reply.  What is beyond them is
@@ -75,6 +77,12 @@ list_add(HashList *list, const uint8 *hash)
 			repalloc(list->hashes, sizeof(HashKey) * list->size);
 	}
 	memcpy(list->hashes[list->n++].bytes, hash, STORE_HASH_LEN);
+}
+
+static const uint8 *
+list_bytes(const HashList *list)
+{
+	return list->n == 0 ? NULL : list->hashes[0].bytes;
 }
 
 /* False with a 400 that names the line. */
@@ -172,7 +180,8 @@ route_narinfos(HttpRequest *req, const CacheInfo *cache, HttpReply *reply)
 	StringInfoData text;
 	struct varlena *info;
 
-	if (!receive_hashes(req, &wanted, reply))
+	if (!receive_hashes(req, &wanted, reply) ||
+		!use_paths(req, cache, list_bytes(&wanted), wanted.n, reply))
 		return;
 	initStringInfo(&text);
 	for (int i = 0; i < wanted.n; i++)
@@ -199,7 +208,8 @@ route_missing(HttpRequest *req, const CacheInfo *cache, HttpReply *reply)
 	StringInfoData text;
 	struct varlena *info;
 
-	if (!receive_hashes(req, &wanted, reply))
+	if (!receive_hashes(req, &wanted, reply) ||
+		!use_paths(req, cache, list_bytes(&wanted), wanted.n, reply))
 		return;
 	initStringInfo(&text);
 	for (int i = 0; i < wanted.n; i++)
@@ -253,7 +263,8 @@ add_references(HashList *closure, hashset_hash * seen,
  * closures has, is left out; a client sees it among the References.
  */
 void
-route_closure(const CacheInfo *cache, Span hash, HttpReply *reply)
+route_closure(HttpRequest *req, const CacheInfo *cache, Span hash,
+			  HttpReply *reply)
 {
 	uint8		root[STORE_HASH_LEN];
 	HashList	closure = {0};
@@ -297,5 +308,6 @@ route_closure(const CacheInfo *cache, Span hash, HttpReply *reply)
 			return;
 		}
 	}
-	reply_list(reply, SERVE_NARINFO_TYPE, &text, serve_lasting);
+	if (use_paths(req, cache, list_bytes(&closure), closure.n, reply))
+		reply_list(reply, SERVE_NARINFO_TYPE, &text, serve_lasting);
 }

@@ -26,14 +26,15 @@
 
 /* A text up to this size travels in shared memory, a longer one as a file. */
 #define JOB_TEXT_MAX	8192
+#define JOB_PATHS_MAX	(JOB_TEXT_MAX / STORE_HASH_LEN)
 #define JOB_REASON_MAX	800		/* bytes; nix shows less than 1024 */
 
 typedef enum JobKind
 {
 	JOB_PUBLISH,				/* "text" is a narinfo, "path" its hash part */
 	JOB_STORE,					/* the received file is to lie at "path" */
-	JOB_TOUCH					/* "text" are hash parts, a line each: the
-								 * paths are in use */
+	JOB_TOUCH					/* "text" are store hashes, STORE_HASH_LEN
+								 * bytes each: the paths are in use */
 } JobKind;
 
 /* It lies in shared memory as it is. */
@@ -73,7 +74,8 @@ extern JobRoom job_room(void);
 
 /*
  * From a JOB_ROOM on, the job's temporary file is the writer's to remove;
- * else nothing was done.
+ * else nothing was done.  Without a ticket nobody will ask for its result;
+ * such a job has room only as long as half of the queue is free.
  */
 extern JobRoom job_submit(const Job *job, const char *text,
 						  JobTicket *ticket);

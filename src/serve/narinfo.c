@@ -128,6 +128,8 @@ route_narinfo(HttpRequest *req, const CacheInfo *cache, Span hash,
 		reply_absent(reply);
 		return;
 	}
+	if (!use_by_pusher(req, cache, bytes, 1, reply))
+		return;
 
 	switch (batch_narinfo(cache, bytes, &info))
 	{

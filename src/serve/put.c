@@ -9,15 +9,12 @@
  *	  the body comes	into a temporary file; into memory for a narinfo
  *		|
  *		v
- *	  put_received		whole?  then a job for a writer (jobs.h); once the
- *		|				queue has room
+ *	  put_received		whole?  then a job for a writer (errand.h)
  *		v
- *	  serve_uploads		its result is the reply
+ *	  stored			its result is the reply
  *
  * The HTTP worker neither syncs, renames nor publishes, and looks into nothing
- * but the text of a narinfo, to unpack it.  While an upload waits, here or in
- * the queue, nothing is held for it but its request, and the other requests go
- * on.
+ * but the text of a narinfo, to unpack it.
  *
  * An answer is 201 or 200 when it is done and durable.  Never 202 nor a
  * redirection, which nix takes for an error; what is the client's fault is
@@ -32,23 +29,15 @@
 #include <limits.h>
 #include <unistd.h>
 
-#include "lib/ilist.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "base/narinfo.h"
 #include "nar/gzip.h"
 #include "nar/store.h"
 #include "serve/auth.h"
-#include "serve/jobs.h"
+#include "serve/errand.h"
 #include "serve/route.h"
-#include "serve/serve.h"
-
-/* So long an upload waits for a writer before the client is sent away, ms. */
-#define PATIENCE	30000
-
-#define LOOK_PAUSE	1000		/* ms between looks when nobody wakes us */
 
 #define CACHE_INFO_MAX (64 * 1024)	/* bytes of a nix-cache-info */
 
@@ -57,19 +46,11 @@ static int	max_narinfo_size = 1024;	/* kB */
 
 typedef struct Upload
 {
-	dlist_node	node;			/* in "waiting", when its body is here */
-	bool		waiting;
-	HttpRequest *req;
+	Errand		errand;			/* first, so that one is the other */
 	PutKind		kind;
 	int			fd;				/* where the body goes, or -1 */
-	Job			job;
 	char	   *text;			/* of a narinfo, JOB_TEXT_MAX at most */
-	bool		submitted;		/* to the queue, so that "ticket" is valid */
-	JobTicket	ticket;
-	TimestampTz give_up;
 } Upload;
-
-static dlist_head waiting = DLIST_STATIC_INIT(waiting);
 
 void
 put_init(void)
@@ -119,6 +100,8 @@ put_refuse(HttpReply *reply, int status, const char *reason)
 
 /* ---- uploads ---- */
 
+static void stored(Errand *errand, const JobResult *result);
+
 static Upload *
 upload_of(HttpRequest *req)
 {
@@ -137,12 +120,12 @@ close_file(Upload *upload)
 static void
 upload_end(Upload *upload)
 {
-	if (upload->waiting)
-		dlist_delete(&upload->node);
+	const Errand *errand = &upload->errand;
+
 	close_file(upload);
-	if (!upload->submitted)
-		store_discard(upload->job.cache, &upload->job.temp);
-	http_request_set_data(upload->req, NULL);
+	if (!errand->submitted)
+		store_discard(errand->job.cache, &errand->job.temp);
+	http_request_set_data(errand->req, NULL);
 	if (upload->text)
 		pfree(upload->text);
 	pfree(upload);
@@ -201,7 +184,7 @@ take_path(HttpRequest *req, Upload *upload, Span what, HttpReply *reply)
 		(upload->kind == PUT_FILE && strchr(path, '/') == NULL &&
 		 !is_hash(path, strlen(path) - strlen(".ls"))))
 		return put_refuse(reply, 400, "this is no hash part of a path");
-	strlcpy(upload->job.path, path, sizeof(upload->job.path));
+	strlcpy(upload->errand.job.path, path, sizeof(upload->errand.job.path));
 	return true;
 }
 
@@ -218,10 +201,10 @@ take_encoding(HttpRequest *req, Upload *upload, HttpReply *reply)
 		return true;
 	if ((!span_is(encoding, "gzip") && !span_is(encoding, "x-gzip")) ||
 		upload->kind == PUT_CACHE_INFO ||
-		strncmp(upload->job.path, "nar/", 4) == 0)
+		strncmp(upload->errand.job.path, "nar/", 4) == 0)
 		return put_refuse(reply, 415,
 						  "only gzip is known as Content-Encoding, and none for a NAR");
-	upload->job.gzip = true;
+	upload->errand.job.gzip = true;
 	return true;
 }
 
@@ -257,11 +240,11 @@ static bool
 open_file(HttpRequest *req, Upload *upload, HttpReply *reply)
 {
 	int64		length = http_request_content_length(req);
+	Job		   *job = &upload->errand.job;
 
 	if (upload->kind != PUT_FILE)
 		return true;
-	upload->fd = store_create(upload->job.cache, upload->job.path,
-							  &upload->job.temp);
+	upload->fd = store_create(job->cache, job->path, &job->temp);
 	if (upload->fd < 0 ||
 		!store_has_space(upload->fd, (uint64) Max(length, 0)))
 		return put_refuse(reply, 507, "no space is left for it");
@@ -300,11 +283,12 @@ route_put(HttpRequest *req, const CacheInfo *cache, PutKind kind, Span what,
 	}
 
 	upload = MemoryContextAllocZero(TopMemoryContext, sizeof(Upload));
-	upload->req = req;
+	upload->errand.req = req;
+	upload->errand.done = stored;
 	upload->kind = kind;
 	upload->fd = -1;
-	upload->job.kind = (kind == PUT_FILE) ? JOB_STORE : JOB_PUBLISH;
-	strlcpy(upload->job.cache, cache->name, sizeof(upload->job.cache));
+	upload->errand.job.kind = (kind == PUT_FILE) ? JOB_STORE : JOB_PUBLISH;
+	strlcpy(upload->errand.job.cache, cache->name, CACHE_NAME_MAX + 1);
 	http_request_set_data(req, upload);
 	if (!begin(req, upload, what, reply))
 		upload_end(upload);
@@ -348,8 +332,8 @@ write_text(Upload *upload, Span text)
 	ssize_t		n = 0;
 
 	/* it is no path of a file, but one of those beside it */
-	upload->fd = store_create(upload->job.cache, ".narinfo",
-							  &upload->job.temp);
+	upload->fd = store_create(upload->errand.job.cache, ".narinfo",
+							  &upload->errand.job.temp);
 	while (upload->fd >= 0 && done < text.len && n >= 0)
 	{
 		n = write(upload->fd, text.data + done, text.len - done);
@@ -363,7 +347,7 @@ write_text(Upload *upload, Span text)
 static bool
 take_narinfo(Upload *upload, Span text, HttpReply *reply)
 {
-	if (upload->job.gzip)
+	if (upload->errand.job.gzip)
 	{
 		switch (gzip_unpack(text, (size_t) size_limit(PUT_NARINFO), &text))
 		{
@@ -382,17 +366,25 @@ take_narinfo(Upload *upload, Span text, HttpReply *reply)
 			put_refuse(reply, 507, "no space is left for it");
 	upload->text = MemoryContextAlloc(TopMemoryContext, text.len + 1);
 	memcpy(upload->text, text.data, text.len);
-	upload->job.text_len = (uint32) text.len;
+	upload->errand.job.text_len = (uint32) text.len;
 	return true;
 }
 
-/* False as long as the queue has no room, or nobody takes from it. */
-static bool
-submit(Upload *upload)
+/* The writer has done it, or nobody will. */
+static void
+stored(Errand *errand, const JobResult *result)
 {
-	upload->submitted = job_submit(&upload->job, upload->text,
-								   &upload->ticket) == JOB_ROOM;
-	return upload->submitted;
+	HttpRequest *req = errand->req;
+	HttpReply	reply;
+	char		text[JOB_REASON_MAX + 2];
+
+	/* no memory of PostgreSQL's: this is between requests */
+	snprintf(text, sizeof(text), "%s\n", result->reason);
+	memset(&reply, 0, sizeof(reply));
+	reply.fd = -1;
+	reply_text(&reply, result->status, text, put_headers(result->status));
+	upload_end((Upload *) errand);
+	http_reply(req, &reply);
 }
 
 static bool
@@ -401,11 +393,8 @@ to_the_queue(Upload *upload, Span data, HttpReply *reply)
 	if (upload->kind == PUT_NARINFO && !take_narinfo(upload, data, reply))
 		return false;
 	close_file(upload);
-	upload->give_up = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-												  PATIENCE);
-	(void) submit(upload);
-	dlist_push_tail(&waiting, &upload->node);
-	upload->waiting = true;
+	upload->errand.text = upload->text;
+	errand_begin(&upload->errand);
 	return true;
 }
 
@@ -429,71 +418,9 @@ put_received(HttpRequest *req, HttpReply *reply)
 		if (to_the_queue(upload, received.data, reply))
 			return;
 	}
-	else if (batch_cache(upload->job.cache, &cache) == SERVE_FOUND)
+	else if (batch_cache(upload->errand.job.cache, &cache) == SERVE_FOUND)
 		compare_cache_info(&cache, received.data, reply);
 	else
 		reply_unavailable(reply);
 	upload_end(upload);
-}
-
-/* ---- the writer has done it ---- */
-
-static void
-finish(Upload *upload, int status, const char *reason)
-{
-	HttpRequest *req = upload->req;
-	HttpReply	reply;
-	char		text[JOB_REASON_MAX + 2];
-
-	/* no memory of PostgreSQL's: this is between requests */
-	snprintf(text, sizeof(text), "%s\n", reason);
-	memset(&reply, 0, sizeof(reply));
-	reply.fd = -1;
-	reply_text(&reply, status, text, put_headers(status));
-	upload_end(upload);
-	http_reply(req, &reply);
-}
-
-static void
-look_after(Upload *upload, TimestampTz now)
-{
-	JobResult	result;
-
-	if (upload->submitted && job_poll(&upload->ticket, &result))
-	{
-		finish(upload, result.status, result.reason);
-		return;
-	}
-	if (!upload->submitted && submit(upload))
-		return;
-	if (now < upload->give_up)
-		return;
-	if (upload->submitted)
-	{
-		/* a writer that is at it will end, well or not */
-		if (!job_cancel(&upload->ticket))
-			return;
-		upload->submitted = false;
-	}
-	finish(upload, 503, "no writer worker had time for it");
-}
-
-bool
-serve_uploads(bool woken)
-{
-	static TimestampTz next_look = 0;
-	dlist_mutable_iter iter;
-	TimestampTz now;
-
-	if (dlist_is_empty(&waiting))
-		return false;
-	now = GetCurrentTimestamp();
-	if (!woken && now < next_look)
-		return true;
-	next_look = TimestampTzPlusMilliseconds(now, LOOK_PAUSE);
-	dlist_foreach_modify(iter, &waiting)
-	{
-		look_after(dlist_container(Upload, node, iter.cur), now);
-	}
-	return !dlist_is_empty(&waiting);
 }

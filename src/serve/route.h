@@ -120,11 +120,28 @@ extern void route_missing(HttpRequest *req, const CacheInfo *cache,
 						  HttpReply *reply);
 
 /* "hash" is what stands before ".closure". */
-extern void route_closure(const CacheInfo *cache, Span hash,
-						  HttpReply *reply);
+extern void route_closure(HttpRequest *req, const CacheInfo *cache,
+						  Span hash, HttpReply *reply);
 
 extern void route_changes(HttpRequest *req, const CacheInfo *cache,
 						  HttpReply *reply);
+
+/* ---- paths that are counted on (use.c) ---- */
+
+/*
+ * If whoever asks may push, these n store hashes are touched before it is told
+ * which are there.  False when the request has to wait for that, or is
+ * refused; else it goes on, now or when it comes again.
+ */
+extern bool use_by_pusher(HttpRequest *req, const CacheInfo *cache,
+						  const uint8 *hashes, int n, HttpReply *reply);
+
+/* The same; for others they are touched if there is time for it. */
+extern bool use_paths(HttpRequest *req, const CacheInfo *cache,
+					  const uint8 *hashes, int n, HttpReply *reply);
+
+/* The request is about to be answered. */
+extern void use_end(HttpRequest *req);
 
 /* ---- uploads (put.c) ---- */
 
@@ -144,7 +161,7 @@ extern void put_init(void);
 extern void route_put(HttpRequest *req, const CacheInfo *cache, PutKind kind,
 					  Span what, HttpReply *reply);
 
-/* The body is here, or will not be.  The reply as above; serve_uploads(). */
+/* The body is here, or will not be.  The reply as above; see errand.h. */
 extern void put_received(HttpRequest *req, HttpReply *reply);
 
 /* The request is answered because of an error: its upload goes. */

@@ -383,7 +383,7 @@ route_granted(HttpRequest *req, const CacheInfo *cache, const Route *route,
 	else if (route->kind == ROUTE_CHANGES)
 		route_changes(req, cache, reply);
 	else if (route->kind == ROUTE_CLOSURE)
-		route_closure(cache, route->what, reply);
+		route_closure(req, cache, route->what, reply);
 	else
 		route_file(req, cache, route->what, route->content_type,
 				   route->cache_control, reply);

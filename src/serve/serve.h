@@ -43,11 +43,11 @@ extern void serve_request(HttpRequest *req);
 extern void serve_finish(void);
 
 /*
- * Answers the uploads that are through; "woken" tells whether the latch was
- * set.  To be called at least once a second as long as it returns true: then
- * some wait.
+ * Answers the requests for which a writer has done what was to be done;
+ * "woken" tells whether the latch was set.  To be called between batches, and
+ * at least once a second as long as it returns true: then some wait.
  */
-extern bool serve_uploads(bool woken);
+extern bool serve_errands(bool woken);
 
 /* How many wrong tokens this process was shown. */
 extern uint64 serve_auth_failures(void);

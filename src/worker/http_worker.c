@@ -14,7 +14,7 @@
  *		+-- for each ready request: serve_request	(one transaction,
  *		|									|		begun on demand)
  *		+-- serve_finish: commit			|
- *		+-- serve_uploads: answer what the writers have done
+ *		+-- serve_errands: answer what the writers have done
  *		|									|
  *		+-- http_server_flush: write -------+
  *
@@ -78,7 +78,7 @@ static uint32 generation = 0;	/* of the addresses that we listen on */
 static bool listening = false;
 static TimestampTz listen_again = 0;	/* 0: when the addresses change */
 static bool figures_pending = false;
-static bool uploads_wait = false;	/* for a writer */
+static bool errands_wait = false;	/* for a writer */
 static bool woken = false;		/* the latch was set since we looked at them */
 static TimestampTz next_upkeep = 0;
 static TimestampTz leave_at = 0;	/* when patience ends */
@@ -350,7 +350,7 @@ serve_batch(void)
 		n++;
 	}
 	serve_finish();
-	uploads_wait = serve_uploads(woken);
+	errands_wait = serve_errands(woken);
 	woken = false;
 	http_server_flush(server);
 	worker_log_flush();
@@ -366,7 +366,7 @@ wait_time(int served)
 		return 0;				/* there may be more that is ready */
 	if (leave_at != 0)
 		return (timeout < 0) ? 50 : Min(timeout, 50);
-	if (figures_pending || listen_again != 0 || uploads_wait)
+	if (figures_pending || listen_again != 0 || errands_wait)
 		return (timeout < 0) ? UPKEEP_INTERVAL :
 			Min(timeout, UPKEEP_INTERVAL);
 	return timeout;

@@ -15,11 +15,11 @@
  *	   +--- job_poll, or its owner has ended --- DONE <--- queue_answer
  *
  * A slot belongs to the process that submitted the job, until it asked for
- * the result, and while TAKEN to the writer, too.  Both are pids, and every
- * job has a number that none other ever has, so that whoever comes late, or
- * has got the pid of one who ended, finds that it is not his.  A process
- * leaves in an orderly way, through its exit callbacks, or by a crash: then
- * the postmaster makes the memory anew and the queue is empty.
+ * the result (or to nobody), and while TAKEN to the writer, too.  Both are
+ * pids, and every job has a number that none other ever has, so that whoever
+ * comes late, or has got the pid of one who ended, finds that it is not his.
+ * A process leaves in an orderly way, through its exit callbacks, or by a
+ * crash: then the postmaster makes the memory anew and the queue is empty.
  *
  * All is done under one lock, for moments: slots are few, so they are simply
  * looked through.
@@ -51,7 +51,7 @@ typedef enum SlotState
 typedef struct QueueSlot
 {
 	SlotState	state;
-	uint32		owner;			/* pid; 0: has ended */
+	uint32		owner;			/* pid; 0: has ended, or never was */
 	uint32		taker;			/* pid of the writer while TAKEN */
 	int			tries;			/* writers that did not finish it */
 	uint64		number;
@@ -108,6 +108,16 @@ slot_text(uint32 slot)
 }
 
 /* ---- finding slots; the lock is held ---- */
+
+static uint32
+count_free(void)
+{
+	uint32		n = 0;
+
+	for (uint32 i = 0; i < queue->nslots; i++)
+		n += queue->slots[i].state == SLOT_FREE ? 1 : 0;
+	return n;
+}
 
 static QueueSlot *
 find_free(uint32 *number)
@@ -194,25 +204,28 @@ job_room(void)
 JobRoom
 job_submit(const Job *job, const char *text, JobTicket *ticket)
 {
-	QueueSlot  *slot;
+	QueueSlot  *slot = NULL;
+	uint32		number;
 
 	Assert(job->text_len <= JOB_TEXT_MAX);
 	if (queue == NULL || !have_writer())
 		return JOB_NOBODY;
 
 	LWLockAcquire(worker_queue_lock, LW_EXCLUSIVE);
-	slot = find_free(&ticket->slot);
+	if (ticket != NULL || count_free() > queue->nslots / 2)
+		slot = find_free(&number);
 	if (slot != NULL)
 	{
-		ticket->number = queue->next_number++;
-		slot->number = ticket->number;
-		slot->owner = (uint32) MyProcPid;
+		slot->number = queue->next_number++;
+		slot->owner = (ticket != NULL) ? (uint32) MyProcPid : 0;
 		slot->taker = 0;
 		slot->tries = 0;
 		slot->job = *job;
 		if (job->text_len > 0)
-			memcpy(slot_text(ticket->slot), text, job->text_len);
+			memcpy(slot_text(number), text, job->text_len);
 		slot->state = SLOT_WAITING;
+		if (ticket != NULL)
+			*ticket = (JobTicket) {number, slot->number};
 	}
 	LWLockRelease(worker_queue_lock);
 	if (slot == NULL)

@@ -122,36 +122,40 @@ begin(void)
 				 errmsg("extension pg_narinfo is not in this database")));
 }
 
-/* What was valid before; and the paths that are to be touched are. */
+/* What was valid before. */
 static void
 look(HeldJob **jobs, int n)
 {
 	ValidPathScan *scan = valid_path_begin();
-	uint8		hash[STORE_HASH_LEN];
 
 	for (int i = 0; i < n; i++)
 	{
 		HeldJob    *held = jobs[i];
-		const char *line = held->text;
 
 		if (held->job.kind == JOB_PUBLISH)
-		{
 			held->existed =
 				valid_path_find(scan, held->job.cache,
 								packed_store_hash(NARINFO_PACKED(held->info)))
 				!= NULL;
-			continue;
-		}
-		for (; line + STORE_HASH_TEXT_LEN <= held->text + held->text_len;
-			 line += STORE_HASH_TEXT_LEN + 1)
-		{
-			CHECK_FOR_INTERRUPTS();
-			if (store_hash_decode(line, hash) &&
-				valid_path_find(scan, held->job.cache, hash) != NULL)
-				gate_touch(held->job.cache, hash);
-		}
 	}
 	valid_path_end(scan);
+}
+
+static void
+touch_paths(HeldJob **jobs, int n)
+{
+	Datum	   *hashes = palloc(sizeof(Datum) * JOB_PATHS_MAX);
+
+	for (int i = 0; i < n; i++)
+	{
+		int			nhashes = (int) (jobs[i]->text_len / STORE_HASH_LEN);
+
+		if (jobs[i]->job.kind != JOB_TOUCH)
+			continue;
+		for (int j = 0; j < nhashes; j++)
+			hashes[j] = PointerGetDatum(jobs[i]->text + j * STORE_HASH_LEN);
+		(void) gate_touch_valid(jobs[i]->job.cache, hashes, nhashes);
+	}
 }
 
 static void
@@ -192,6 +196,7 @@ try_publish(HeldJob **jobs, int n)
 	{
 		begin();
 		look(jobs, n);
+		touch_paths(jobs, n);
 		publish_infos(jobs, n);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
