@@ -52,6 +52,7 @@
 #include "compat.h"
 #include "serve/serve.h"
 #include "worker/queue.h"
+#include "worker/slice.h"
 #include "worker/worker.h"
 
 #define LEAVE_PATIENCE	2000	/* ms */
@@ -212,6 +213,7 @@ worker_start(int number)
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 
+	worker_shorten_slice();
 	slot = &worker_shared->slots[number];
 	pg_atomic_write_u32(&slot->state, WORKER_STARTING);
 	pg_atomic_write_u64(&slot->started, (uint64) GetCurrentTimestamp());
