@@ -34,6 +34,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "cache/cache.h"
@@ -51,6 +52,13 @@
 #define SWEEP_AGE	3600		/* s since one was written to */
 #define WAIT_MIN	1000		/* ms */
 #define WAIT_MAX	5000		/* ms */
+
+/*
+ * It takes locks of several tables, and is in nobody's way: shorter than
+ * deadlock_timeout, so that it is the janitor that gives up when somebody
+ * drops or alters them, and not who does that.
+ */
+#define LOCK_PATIENCE "100ms"
 
 /*
  * Those that have events, found from one to the next in the index: a cache
@@ -199,6 +207,31 @@ work(MemoryContext context)
 	return busy;
 }
 
+/* The same; what somebody has locked is left for the next turn. */
+static bool
+try_work(MemoryContext context)
+{
+	volatile bool busy = false;
+
+	PG_TRY();
+	{
+		busy = work(context);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			PG_RE_THROW();
+		HOLD_INTERRUPTS();
+		disable_all_timeouts(false);
+		QueryCancelPending = false;
+		AbortOutOfAnyTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	return busy;
+}
+
 void
 pg_narinfo_janitor_main(Datum arg)
 {
@@ -212,6 +245,7 @@ pg_narinfo_janitor_main(Datum arg)
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(worker_database, worker_role, 0);
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
+	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);
 	context = AllocSetContextCreate(TopMemoryContext, "narinfo janitor",
 									ALLOCSET_SMALL_SIZES);
 	wait_event = compat_wait_event("PgNarinfoJanitor");
@@ -227,7 +261,7 @@ pg_narinfo_janitor_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			nar_root_reload();
 		}
-		wait = work(context) ? WAIT_MIN : Min(wait * 2, WAIT_MAX);
+		wait = try_work(context) ? WAIT_MIN : Min(wait * 2, WAIT_MAX);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 		worker_interrupts();
