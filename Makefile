@@ -220,7 +220,7 @@ fuzz:
 	@+tools/fuzz $(if $(T),'$(T)')
 
 # Those that come later are targets once their scripts are there.
-SCRIPTED = $(foreach name,bench stress guix-test,$(if $(wildcard tools/$(name)),$(name)))
+SCRIPTED = $(foreach name,bench stress guix-test valgrind,$(if $(wildcard tools/$(name)),$(name)))
 $(SCRIPTED):
 	@+tools/$@
 
