@@ -27,7 +27,8 @@ use Time::HiRes qw(time sleep);
 our @EXPORT = qw(
 	$dir $rounds $seconds $ours $file_root
 	cluster_start cluster_stop dump_command need_rows setting paths_file sql psql_command
-	nginx_start constant_start wrk crowd_start crowd_drain rounds median
+	nginx_start constant_start wrk crowd_start crowd_drain push_command push_run
+	rounds median
 	compare bar busy info table_print progress slurp spawn end_process memory
 	bare
 	descriptors children processors can_go_first place warm narinfo_files
@@ -525,6 +526,7 @@ http {
 	server {
 		listen 127.0.0.1:PORT backlog=4096;
 		root ROOT;
+		DAV
 		location /nar/ {
 			default_type application/x-nix-nar;
 		}
@@ -533,17 +535,20 @@ http {
 END
 
 # A master and one worker, whose process is the one that counts.  Options:
-# name, and open_files: of so many files descriptors stay open.
+# name; open_files: of so many files descriptors stay open; put: files can be
+# put.
 sub nginx_start
 {
 	my ($root, %option) = @_;
 	my $port = free_port();
 	my $name = $option{name} // 'nginx';
 	my %value = (DIR => $dir, NAME => $name, ROOT => $root, PORT => $port,
+		DAV => $option{put} ? 'dav_methods PUT; create_full_put_path on;' .
+		' client_max_body_size 0;' : '',
 		OPEN_FILES => $option{open_files}
 		? "open_file_cache max=$option{open_files} inactive=600s;" .
 		' open_file_cache_valid 600s;' : 'open_file_cache off;');
-	my $conf = $nginx_conf =~ s/\b(DIR|NAME|ROOT|PORT|OPEN_FILES)\b/$value{$1}/gr;
+	my $conf = $nginx_conf =~ s/\b(DIR|NAME|ROOT|PORT|OPEN_FILES|DAV)\b/$value{$1}/gr;
 
 	make_path("$dir/nginx-tmp");
 	spew("$dir/$name.conf", $conf);
@@ -668,6 +673,27 @@ sub crowd_drain
 		bytes => $bytes,
 		spent_since($before, $server, $wall)
 	};
+}
+
+# The client that pushes, see push.c; not pinned, for whoever is pushed to has
+# processes of its own beside the server's.
+sub push_command
+{
+	return ("$programs/push", @_);
+}
+
+# One run of it; "words" is what it prints.
+sub push_run
+{
+	my ($server, $what, @arguments) = @_;
+	my $before = spent_before($server);
+	my $begin = time;
+	open my $out, '-|', push_command($what, $server->{port}, @arguments)
+		or die "push: $!\n";
+	my $text = <$out> // '';
+	close $out or die "$server->{name}: push $what failed\n";
+	return { words => [split ' ', $text],
+		spent_since($before, $server, time - $begin) };
 }
 
 # Times a second that libsodium alone verifies, or signs.
