@@ -98,11 +98,27 @@ sub load_end
 	{
 		# without events, which would take as long again
 		local $ENV{PGOPTIONS} = '-c session_replication_role=replica';
-		sql(q{DELETE FROM narinfo.valid_path WHERE cache LIKE 'load-%'});
 		sql(q{DELETE FROM narinfo.cache WHERE name LIKE 'load-%'});
+		sql("DELETE FROM narinfo.$_ WHERE cache LIKE 'load-%'")
+			for qw(valid_path event referrer_state referrer_run referrer_page);
 	}
 	sql('VACUUM narinfo.valid_path');
 	sql('CHECKPOINT');
+	rest();
+}
+
+# Until the janitor has nothing to do with what was there.
+sub rest
+{
+	my $calm = 0;
+	while ($calm < 8)
+	{
+		select undef, undef, undef, 0.25;
+		$calm = sql(q{SELECT count(*) FROM pg_stat_activity
+			WHERE backend_type = 'pg_narinfo janitor' AND state <> 'idle'})
+			? 0 : $calm + 1;
+	}
+	return;
 }
 
 my @ways = (
