@@ -529,6 +529,7 @@ referrers_of(PG_FUNCTION_ARGS)
 	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
 	char	   *cache = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	CacheInfo	known;
 	Referrers	referrers;
 	const uint8 **hashes;
 	Datum	   *elements;
@@ -537,6 +538,7 @@ referrers_of(PG_FUNCTION_ARGS)
 	int			kept = 0;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	cache_require(cache, &known);
 	referrers.store = result->setResult;
 	referrers.desc = result->setDesc;
 	referrers.told = hashset_create(CurrentMemoryContext, 64, NULL);
