@@ -111,7 +111,8 @@ sub printed_difference
 		for (@versions)
 		{
 			s/[{}]//g;
-			$_ = join(', ', map { $_ eq '""' ? 'ε' : $_ } split /,/) || '∅';
+			$_ = $_ eq '' ? '∅'
+				: join ', ', map { $_ eq '""' ? 'ε' : $_ } split /,/;
 		}
 		push @lines, "$name: " . join ', ',
 			$changed eq 't' ? "$versions[0] → $versions[1]" : (),
