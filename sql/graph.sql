@@ -78,6 +78,27 @@ SELECT * FROM why_depends(pg_temp.path('z'), pg_temp.path('d'));
 SELECT * FROM why_depends(pg_temp.path('d'), pg_temp.path('a', 'other'));
 SELECT * FROM why_depends(pg_temp.path('d'), pg_temp.path('a'), 'nowhere');
 
+-- why something stays: the nearest root
+SELECT * FROM why_alive(pg_temp.path('a'));
+SELECT pin('top', pg_temp.path('d')), pin('self', pg_temp.path('f'));
+SELECT * FROM why_alive(pg_temp.path('a'));
+SELECT * FROM why_alive(pg_temp.path('d'));
+SELECT * FROM why_alive(pg_temp.path('g'));
+SELECT pin('middle', pg_temp.path('b')), pin('wanted', pg_temp.path('z'), wanted => true);
+SELECT * FROM why_alive(pg_temp.path('a'));
+SELECT pin('all of it', pg_temp.path('a'));
+SELECT * FROM why_alive(pg_temp.path('a'));
+SELECT * FROM why_alive(pg_temp.path('z'));
+SELECT * FROM why_alive(pg_temp.path('a'), 'nowhere');
+CREATE TABLE public.deployed AS SELECT 'gr3jxf1l9gnghmbkmfc1x3pr7j6198mx' AS path;
+SELECT add_root_source('deployed', 'SELECT path FROM public.deployed');
+SELECT * FROM why_alive(pg_temp.path('g'));
+DROP TABLE public.deployed;
+\set VERBOSITY terse
+SELECT * FROM why_alive(pg_temp.path('g'));
+\set VERBOSITY default
+SELECT drop_root_source('deployed');
+
 -- in order
 SELECT position, path FROM dependency_order(pg_temp.paths('dgabf'));
 SELECT position, path FROM dependency_order(pg_temp.paths('dada') || NULL);
@@ -126,6 +147,10 @@ SELECT reference, array_agg(store_name(wanted_by) ORDER BY wanted_by) FROM missi
 SELECT * FROM why_depends(pg_temp.path('d'), pg_temp.path('b'), 'loose');
 SELECT * FROM why_depends(pg_temp.path('b'), pg_temp.path('d'), 'loose');
 SELECT * FROM why_depends(pg_temp.path('g'), pg_temp.path('x'), 'loose');
+SELECT * FROM why_alive(pg_temp.path('b'), 'loose');
+SELECT pin('top', pg_temp.path('g'), cache => 'loose');
+SELECT * FROM why_alive(pg_temp.path('b'), 'loose');
+SELECT * FROM why_alive(pg_temp.path('y'), 'loose');
 -- one cycle together, behind the other that it needs
 SELECT position, path FROM dependency_order(pg_temp.paths('gfydbca'), 'loose');
 SELECT position, path FROM dependency_order(pg_temp.paths('abcdf'), 'loose');
@@ -176,7 +201,7 @@ SELECT count(*) FROM find('ar3jxf1l9gnghmbkmfc1x3pr7j6198mx');
 SELECT (SELECT count(*) FROM closure(p)), (SELECT count(*) FROM closures(ARRAY[p])),
 	(SELECT count(*) FROM referrers(p)), (SELECT count(*) FROM referrer_closure(p)),
 	(SELECT count(*) FROM missing()), (SELECT count(*) FROM why_depends(p, p)),
-	(SELECT count(*) FROM difference(p, p)), (SELECT count(*) FROM dependency_order(ARRAY[p]))
+	(SELECT count(*) FROM why_alive(p)), (SELECT count(*) FROM difference(p, p)), (SELECT count(*) FROM dependency_order(ARRAY[p]))
 FROM store_path('/nix/store/ar3jxf1l9gnghmbkmfc1x3pr7j6198mx-a') AS p;
 RESET ROLE;
 DROP ROLE regress_narinfo_user;

@@ -84,6 +84,17 @@ CREATE FUNCTION why_depends(a store_path, b store_path,
 COMMENT ON FUNCTION why_depends(store_path, store_path, text) IS
 'why a needs b: a shortest chain of references, from a (step 0) to b; no row if it does not need it. Fails with NI004 when a or b is not valid';
 
+CREATE FUNCTION why_alive(path store_path,
+		cache text DEFAULT default_cache())
+	RETURNS TABLE (root text, step integer, path store_path)
+	AS 'MODULE_PATHNAME', 'graph_why_alive'
+	LANGUAGE C STABLE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	COST 10000 ROWS 5;
+
+COMMENT ON FUNCTION why_alive(store_path, text) IS
+'why a path stays: a shortest chain of references from a root (step 0) to it, with the name of the pin or source that has this root; no row if nothing keeps it. Fails with NI004 when the path is not valid, with NI007 when a source of roots fails';
+
 CREATE FUNCTION dependency_order(paths store_path[],
 		cache text DEFAULT default_cache())
 	RETURNS TABLE ("position" integer, path store_path)
@@ -153,13 +164,13 @@ COMMENT ON FUNCTION difference(store_path, store_path, text) IS
 REVOKE ALL ON FUNCTION closure(store_path, text),
 	closures(store_path[], text), referrer_closure(store_path, text),
 	missing(text), why_depends(store_path, store_path, text),
-	dependency_order(store_path[], text),
+	why_alive(store_path, text), dependency_order(store_path[], text),
 	compare_closures(store_path, store_path, text),
 	difference(store_path, store_path, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION closure(store_path, text),
 	closures(store_path[], text), referrer_closure(store_path, text),
 	missing(text), why_depends(store_path, store_path, text),
-	dependency_order(store_path[], text),
+	why_alive(store_path, text), dependency_order(store_path[], text),
 	compare_closures(store_path, store_path, text),
 	difference(store_path, store_path, text)
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;

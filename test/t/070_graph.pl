@@ -262,9 +262,9 @@ sub compare
 	return;
 }
 
-my $closure = "SELECT store_name(path) AS name, depth, nar_size AS nar,
+my $closure = "SELECT store_name(path) COLLATE \"C\" AS name, depth, nar_size AS nar,
 	file_size AS file FROM closure(debian(s.name), 'debian')";
-my $referrers = "SELECT store_name(path) AS name, depth, nar_size AS nar,
+my $referrers = "SELECT store_name(path) COLLATE \"C\" AS name, depth, nar_size AS nar,
 	file_size AS file FROM referrer_closure(debian(s.name), 'debian')";
 my $deepest = sql("SELECT max(depth) FROM package, closure(debian(name),
 	'debian')");
@@ -301,7 +301,7 @@ compare('referrers with their depths', 20, $referrers,
 
 my $missing = q{SELECT DISTINCT dst, src FROM edge
 	WHERE dst NOT IN (SELECT name FROM package)};
-is(sql("SELECT count(*), count(*) FILTER (WHERE m IS DISTINCT FROM t)
+is(sql("SELECT count(*), count(*) FILTER (WHERE m.dst IS NULL OR t.dst IS NULL)
 	FROM (SELECT store_name(reference) AS dst, store_name(wanted_by) AS src
 		FROM missing('debian')) AS m
 	FULL JOIN ($missing) AS t USING (dst, src)"),
@@ -361,6 +361,43 @@ is(sql(q{SELECT count(*) FROM (SELECT a.name AS a, b.name AS b
 		'debian')) AS chain, LATERAL (SELECT EXISTS (SELECT FROM
 		closure(debian(a), 'debian') WHERE path = debian(b)) AS is) AS needs
 	WHERE chain.is <> needs.is}), 0, 'there is a chain to what is needed alone');
+
+# Why something stays: pins, and the chains from them to what is drawn.
+sql(<<~END);
+	SELECT pin('desktop', debian('gnome'), cache => 'debian');
+	SELECT pin('server', NULL, paths => ARRAY[debian('postgresql'),
+		debian('nginx')], cache => 'debian');
+	SELECT pin('to come', debian('no-such-package'), wanted => true,
+		cache => 'debian');
+	CREATE TABLE alive AS
+	SELECT p.name AS what, w.root, w.step, store_name(w.path) AS name
+	FROM (SELECT name FROM package WHERE name IN ('gnome', 'nginx', 'libc6')
+		UNION (SELECT name FROM package ORDER BY draw('l' || name) LIMIT 60)
+		UNION (SELECT store_name(path) FROM closure(debian('gnome'), 'debian')
+			ORDER BY draw('m' || path::text) LIMIT 60)) AS p
+	LEFT JOIN LATERAL why_alive(debian(p.name), 'debian') AS w ON true;
+	CREATE TABLE living AS
+	WITH RECURSIVE c (name, depth) AS (
+		SELECT unnest('{gnome,postgresql,nginx}'::text[]), 0
+		UNION SELECT e.dst, c.depth + 1 FROM c JOIN edge AS e ON e.src = c.name
+			JOIN package AS p ON p.name = e.dst WHERE c.depth <= $deepest)
+	SELECT name, min(depth) AS depth FROM c GROUP BY name;
+	END
+is(sql(q{SELECT count(*) FROM (SELECT what, max(step) AS last FROM alive
+		GROUP BY what) AS a LEFT JOIN living AS l ON l.name = a.what
+	WHERE a.last IS DISTINCT FROM l.depth}), 0,
+	'what stays has a chain from the nearest root, the rest has none');
+is(sql(q{SELECT count(*) FROM alive AS s WHERE step > 0 AND NOT EXISTS (SELECT
+		FROM alive AS t JOIN edge AS e ON e.src = t.name AND e.dst = s.name
+		WHERE t.what = s.what AND t.step = s.step - 1 AND t.root = s.root)
+	OR step = 0 AND name <> ALL (CASE root WHEN 'desktop' THEN '{gnome}'
+		WHEN 'server' THEN '{postgresql,nginx}'::text[] ELSE '{}' END)
+	OR step = (SELECT max(step) FROM alive AS t WHERE t.what = s.what)
+		AND name <> what}), 0,
+	'from the root down, each step a dependency, to the path');
+is(sql(q{SELECT count(*) FILTER (WHERE step IS NULL) > 5,
+	count(DISTINCT what) FILTER (WHERE step > 1) > 20 FROM alive}), 't|t',
+	'there were both');
 
 # ---- order, across cycles
 
