@@ -98,6 +98,8 @@ indexed_seq(Datum cache)
 
 /*
  * What was published behind this number and is still valid, up to another.
+ * Each path is looked up by the index, whatever the planner knows of tables
+ * that were filled a moment ago: the other way round would be quadratic.
  */
 static Portal
 open_published(Datum cache, int64 after, int64 last, bool read_only)
@@ -108,9 +110,12 @@ open_published(Datum cache, int64 after, int64 last, bool read_only)
 	return SPI_cursor_open_with_args(NULL, "SELECT v.hash, v.info "
 									 "FROM (SELECT DISTINCT hash FROM narinfo.event "
 									 "WHERE cache = $1 AND seq > $2 AND seq <= $3 "
-									 "AND kind IN ('publish', 'replace')) AS e "
-									 "JOIN narinfo.valid_path AS v "
-									 "ON v.cache = $1 AND v.hash OPERATOR(narinfo.=) e.hash",
+									 "AND kind IN ('publish', 'replace')) AS e, "
+									 "LATERAL (SELECT p.hash, p.info "
+									 "FROM narinfo.valid_path AS p "
+									 "WHERE p.cache = $1 "
+									 "AND p.hash OPERATOR(narinfo.=) e.hash "
+									 "OFFSET 0) AS v",
 									 lengthof(types), types, values, NULL,
 									 read_only, 0);
 }
