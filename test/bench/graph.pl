@@ -17,7 +17,7 @@ sql("SELECT narinfo.create_cache('bench')");
 sql(<<~END);
 	DROP SCHEMA IF EXISTS bench CASCADE;
 	CREATE SCHEMA bench;
-	CREATE FUNCTION bench.hash(i integer) RETURNS text LANGUAGE sql AS
+	CREATE FUNCTION bench.hash(i bigint) RETURNS text LANGUAGE sql AS
 		\$\$ SELECT translate(md5('graph ' || i), 'e', 'z') \$\$;
 	-- every path refers to the one before, and to 7 drawn from its block
 	INSERT INTO narinfo.valid_path (cache, info)
