@@ -98,6 +98,8 @@ indexed_seq(Datum cache)
 
 /*
  * What was published behind this number and is still valid, up to another.
+ * Each path is looked up by the index, whatever the planner knows of tables
+ * that were filled a moment ago: the other way round would be quadratic.
  */
 static Portal
 open_published(Datum cache, int64 after, int64 last, bool read_only)
@@ -108,9 +110,12 @@ open_published(Datum cache, int64 after, int64 last, bool read_only)
 	return SPI_cursor_open_with_args(NULL, "SELECT v.hash, v.info "
 									 "FROM (SELECT DISTINCT hash FROM narinfo.event "
 									 "WHERE cache = $1 AND seq > $2 AND seq <= $3 "
-									 "AND kind IN ('publish', 'replace')) AS e "
-									 "JOIN narinfo.valid_path AS v "
-									 "ON v.cache = $1 AND v.hash OPERATOR(narinfo.=) e.hash",
+									 "AND kind IN ('publish', 'replace')) AS e, "
+									 "LATERAL (SELECT p.hash, p.info "
+									 "FROM narinfo.valid_path AS p "
+									 "WHERE p.cache = $1 "
+									 "AND p.hash OPERATOR(narinfo.=) e.hash "
+									 "OFFSET 0) AS v",
 									 lengthof(types), types, values, NULL,
 									 read_only, 0);
 }
@@ -529,6 +534,7 @@ referrers_of(PG_FUNCTION_ARGS)
 	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(0);
 	char	   *cache = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	CacheInfo	known;
 	Referrers	referrers;
 	const uint8 **hashes;
 	Datum	   *elements;
@@ -537,6 +543,7 @@ referrers_of(PG_FUNCTION_ARGS)
 	int			kept = 0;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	cache_require(cache, &known);
 	referrers.store = result->setResult;
 	referrers.desc = result->setDesc;
 	referrers.told = hashset_create(CurrentMemoryContext, 64, NULL);
