@@ -39,10 +39,17 @@ static RootQuery prunable_query = {
 	.types = "t"
 };
 
+/*
+ * What has not expired and does not count is of a generation that has gone as
+ * a whole.  No join: whatever the planner believes, this looks at each row of
+ * the name once.
+ */
 static RootQuery prune_query = {
-	.sql = "DELETE FROM narinfo.root AS r USING narinfo.root_status AS s "
-	"WHERE r.cache = $1 AND r.name = $2 AND s.cache = $1 AND s.name = $2 "
-	"AND s.generation = r.generation AND s.path = r.path AND NOT s.counts",
+	.sql = "DELETE FROM narinfo.root WHERE cache = $1 AND name = $2 "
+	"AND (expires <= now() OR generation = ANY (ARRAY(SELECT s.generation "
+	"FROM narinfo.root_status AS s WHERE s.cache = $1 AND s.name = $2 "
+	"AND NOT s.counts AND (s.expires IS NULL OR s.expires > now()) "
+	"GROUP BY s.generation)))",
 	.types = "tt"
 };
 

@@ -42,7 +42,7 @@ my $bytes = sql(qq{WITH RECURSIVE closure (hash) AS (
 	SELECT sum(narinfo.nar_size(v.info)) FROM closure AS c
 		JOIN narinfo.valid_path AS v ON v.cache = 'main'
 			AND v.hash OPERATOR(narinfo.=) c.hash});
-cmp_ok($bytes, '>', 100_000, 'the closure has its size');
+cmp_ok($bytes, '>', 20_000, 'the closure has its size');
 sql("SELECT narinfo.set_quota('team', NULL, $bytes - 1)");
 like(refusal("SELECT narinfo.pin('top', '$top_path', 'team')"),
 	qr/NI006: .*"team".*DETAIL:  They would hold $bytes bytes, and may hold ${\ ($bytes - 1)}\./s,
