@@ -129,6 +129,8 @@ cut(const char *cache)
 static void
 prune(const char *cache)
 {
+	/* what has expired by now() */
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (cache_catalog() != NULL && node_state() == NODE_PRIMARY)
 	{
