@@ -67,6 +67,8 @@ typedef struct CacheCatalog
 	Oid			narinfo_array_type;
 	Oid			store_hash_type;
 	Oid			store_hash_array_type;
+	Oid			store_path_type;
+	Oid			store_path_array_type;
 } CacheCatalog;
 
 /* GUC pg_narinfo.cache; called once by _PG_init. */

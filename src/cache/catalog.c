@@ -76,6 +76,7 @@ cache_catalog(void)
 	catalog.node_rel = get_relname_relid("node", schema);
 	catalog.narinfo_type = find_type("narinfo", schema);
 	catalog.store_hash_type = find_type("store_hash", schema);
+	catalog.store_path_type = find_type("store_path", schema);
 	if (!OidIsValid(catalog.cache_rel) ||
 		!OidIsValid(catalog.valid_path_rel) ||
 		!OidIsValid(catalog.valid_path_pkey) ||
@@ -83,12 +84,14 @@ cache_catalog(void)
 		!OidIsValid(catalog.event_pkey) ||
 		!OidIsValid(catalog.node_rel) ||
 		!OidIsValid(catalog.narinfo_type) ||
-		!OidIsValid(catalog.store_hash_type))
+		!OidIsValid(catalog.store_hash_type) ||
+		!OidIsValid(catalog.store_path_type))
 	{
 		catalog_valid = false;
 		return NULL;
 	}
 	catalog.narinfo_array_type = get_array_type(catalog.narinfo_type);
 	catalog.store_hash_array_type = get_array_type(catalog.store_hash_type);
+	catalog.store_path_array_type = get_array_type(catalog.store_path_type);
 	return &catalog;
 }

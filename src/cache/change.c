@@ -19,13 +19,37 @@
 #include "cache/change.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
+
+#include "base/text.h"
+#include "types/operators.h"
 
 typedef struct Mark
 {
 	int			level;
 	uint64		start;
 } Mark;
+
+/* A name, and its number. */
+typedef struct NameEntry
+{
+	Span		name;
+	uint32		number;
+	char		status;
+} NameEntry;
+
+#define SH_PREFIX nameset
+#define SH_ELEMENT_TYPE NameEntry
+#define SH_KEY_TYPE Span
+#define SH_KEY name
+#define SH_HASH_KEY(table, key) \
+	((uint32) hash_bytes_xxh3((key).data, (key).len, MyProcPid))
+#define SH_EQUAL(table, a, b) span_equal(a, b)
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
 
 /* All of these go with the transaction. */
 static MemoryContext context = NULL;
@@ -36,6 +60,7 @@ static Mark *marks;
 static int	nmarks;
 static int	max_marks;
 static char **names;			/* numbers into it are one higher */
+static nameset_hash *numbers;
 static uint32 nnames;
 static uint32 max_names;
 
@@ -58,30 +83,13 @@ start(void)
 	changes = palloc(sizeof(Change) * max_changes);
 	marks = palloc(sizeof(Mark) * max_marks);
 	names = palloc(sizeof(char *) * max_names);
+	numbers = nameset_create(context, max_names, NULL);
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * Caches are few, and so are names of other things; the one that was used
- * last is looked at first.
- */
 static uint32
-intern(const char *name, size_t len)
+add_name(const char *name, size_t len)
 {
-	static uint32 latest = 0;
-
-	start();
-	if (latest < nnames && strlen(names[latest]) == len &&
-		memcmp(names[latest], name, len) == 0)
-		return latest + 1;
-	for (uint32 i = 0; i < nnames; i++)
-	{
-		if (strlen(names[i]) == len && memcmp(names[i], name, len) == 0)
-		{
-			latest = i;
-			return i + 1;
-		}
-	}
 	if (nnames == max_names)
 	{
 		max_names *= 2;
@@ -90,20 +98,45 @@ intern(const char *name, size_t len)
 	names[nnames] = MemoryContextAlloc(context, len + 1);
 	memcpy(names[nnames], name, len);
 	names[nnames][len] = '\0';
-	latest = nnames;
 	return ++nnames;
+}
+
+/* The one that was used last is looked at first. */
+static uint32
+intern(const char *name, size_t len, uint32 *latest)
+{
+	NameEntry  *entry;
+	bool		found;
+
+	start();
+	if (*latest > 0 && *latest <= nnames &&
+		strlen(names[*latest - 1]) == len &&
+		memcmp(names[*latest - 1], name, len) == 0)
+		return *latest;
+	entry = nameset_insert(numbers, span_of(name, len), &found);
+	if (!found)
+	{
+		entry->number = add_name(name, len);
+		entry->name = span_of(names[entry->number - 1], len);
+	}
+	*latest = entry->number;
+	return *latest;
 }
 
 uint32
 change_cache(const char *name, size_t len)
 {
-	return intern(name, len);
+	static uint32 latest = 0;
+
+	return intern(name, len, &latest);
 }
 
 uint32
 change_name_number(const char *name, size_t len)
 {
-	return intern(name, len);
+	static uint32 latest = 0;
+
+	return intern(name, len, &latest);
 }
 
 const char *

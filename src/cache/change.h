@@ -25,13 +25,15 @@
 #define CHANGE_OTHER	0x10	/* it has another NarHash */
 
 /*
- * One change of one row, 68 bytes.  "key" is the row's store hash, or the
+ * One change of one row, 72 bytes.  "key" is the row's store hash, or the
  * first bytes of a digest of what else its key is; zeros for the cache itself.
+ * Where a hash is not all of the key, "name" and "part" are the rest.
  */
 typedef struct Change
 {
 	uint32		cache;			/* see change_cache_name() */
 	uint32		name;			/* see change_name(); 0: none */
+	uint32		part;			/* 0: none */
 	uint32		order;			/* its number among those of its row */
 	uint8		table;			/* see row.h */
 	uint8		flags;			/* CHANGE_* */
@@ -40,6 +42,14 @@ typedef struct Change
 	RowDigest	old_digest;		/* with CHANGE_HAS_OLD */
 	RowDigest	new_digest;		/* with CHANGE_HAS_NEW */
 } Change;
+
+/* Are these of the same row, when they are of the same table? */
+static inline bool
+change_same_key(const Change *a, const Change *b)
+{
+	return a->cache == b->cache && a->name == b->name && a->part == b->part &&
+		memcmp(a->key, b->key, sizeof(a->key)) == 0;
+}
 
 /* Numbers of names; the same name has the same number. */
 extern uint32 change_cache(const char *name, size_t len);

@@ -149,34 +149,52 @@ make_key(const RowReader *reader, TupleTableSlot *slot, Change *change)
 	memcpy(change->key, canonical.digest, sizeof(canonical.digest));
 }
 
+/* Of a column that is a store_hash, or a store_path. */
+static void
+copy_hash(TupleTableSlot *slot, AttrNumber number, uint8 *hash)
+{
+	Datum		value = get_value(slot, number);
+	Oid			type = TupleDescAttr(slot->tts_tupleDescriptor,
+									 number - 1)->atttypid;
+	StorePath	path;
+
+	if (type != cache_catalog()->store_path_type)
+	{
+		memcpy(hash, DatumGetStoreHash(value), STORE_HASH_LEN);
+		return;
+	}
+	path = store_path_parts(PG_DETOAST_DATUM_PACKED(value));
+	memcpy(hash, path.hash, STORE_HASH_LEN);
+}
+
 static void
 fill_key(Collecting *collecting, TupleTableSlot *slot, Change *change)
 {
 	const RowReader *reader = &collecting->reader;
 	size_t		len;
-	const char *cache = get_text(slot, reader->cache_number, &len);
+	const char *text = get_text(slot, reader->cache_number, &len);
 
 	change->table = (uint8) collecting->table;
-	change->cache = change_cache(cache, len);
-	if (reader->hash_number != 0)
-		memcpy(change->key,
-			   DatumGetStoreHash(get_value(slot, reader->hash_number)),
-			   STORE_HASH_LEN);
-	else if (reader->name_number != 0)
-		make_key(reader, slot, change);
+	change->cache = change_cache(text, len);
+	if (reader->hash_number == 0)
+	{
+		if (reader->name_number != 0)
+			make_key(reader, slot, change);
+		return;
+	}
+	copy_hash(slot, reader->hash_number, change->key);
+	if (reader->part_number == 0)
+		return;
+	text = get_text(slot, reader->name_number, &len);
+	change->name = change_name_number(text, len);
+	change->part = (uint32) DatumGetInt32(get_value(slot,
+													reader->part_number));
 }
 
 /*-------------------------------------------------------------------------
  * Rows
  *-------------------------------------------------------------------------
  */
-
-static bool
-same_key(const Change *a, const Change *b)
-{
-	return a->cache == b->cache &&
-		memcmp(a->key, b->key, sizeof(a->key)) == 0;
-}
 
 /*
  * Another NarHash of a path that is valid: as the cache wants it.  To keep the
@@ -219,7 +237,7 @@ check_update(Collecting *collecting, Change *change)
 	Change		old = {0};
 
 	fill_key(collecting, old_slot, &old);
-	if (!same_key(&old, change))
+	if (!change_same_key(&old, change))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the key of a row in narinfo.%s cannot be changed",

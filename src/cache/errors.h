@@ -33,4 +33,7 @@
 /* A limit of the cache or of the one who publishes is reached. */
 #define ERRCODE_NARINFO_QUOTA		MAKE_SQLSTATE('N', 'I', '0', '0', '6')
 
+/* What the roots are cannot be told, so nothing may be collected. */
+#define ERRCODE_NARINFO_ROOTS		MAKE_SQLSTATE('N', 'I', '0', '0', '7')
+
 #endif							/* NARINFO_CACHE_ERRORS_H */

@@ -52,7 +52,13 @@ static const char *const kind_labels[EVENT_KINDS] = {
 	[EVENT_TRUST_KEY] = "trust_key",
 	[EVENT_UNTRUST_KEY] = "untrust_key",
 	[EVENT_CREATE_TOKEN] = "create_token",
-	[EVENT_REVOKE_TOKEN] = "revoke_token"
+	[EVENT_REVOKE_TOKEN] = "revoke_token",
+	[EVENT_PIN] = "pin",
+	[EVENT_UNPIN] = "unpin",
+	[EVENT_ADD_ROOT_SOURCE] = "add_root_source",
+	[EVENT_DROP_ROOT_SOURCE] = "drop_root_source",
+	[EVENT_SET_QUOTA] = "set_quota",
+	[EVENT_DROP_QUOTA] = "drop_quota"
 };
 
 char *

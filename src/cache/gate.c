@@ -155,14 +155,17 @@ compare_changes(const void *a, const void *b)
 	cmp = memcmp(one->key, other->key, sizeof(one->key));
 	if (cmp != 0)
 		return cmp;
+	if (one->name != other->name)
+		return one->name < other->name ? -1 : 1;
+	if (one->part != other->part)
+		return one->part < other->part ? -1 : 1;
 	return one->order < other->order ? -1 : one->order > other->order;
 }
 
 static bool
 same_row(const Change *a, const Change *b)
 {
-	return a->cache == b->cache && a->table == b->table &&
-		memcmp(a->key, b->key, sizeof(a->key)) == 0;
+	return a->table == b->table && change_same_key(a, b);
 }
 
 /*

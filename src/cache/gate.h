@@ -53,6 +53,14 @@ typedef struct CacheChanges
 extern void rules_check(const CacheChanges *cache);
 
 /*
+ * A room above has rules of its own, which are asked last, with the lock of
+ * the cache and a fresh snapshot; called by its init.
+ */
+typedef void (*RuleCheck) (const CacheChanges *cache);
+
+extern void rules_add(RuleCheck check);
+
+/*
  * ---- closures (closure.c) ----
  *
  * The references of paths are looked up once each.

@@ -3,10 +3,11 @@
 --
 CREATE TYPE event_kind AS ENUM ('publish', 'replace', 'retract',
 	'create_cache', 'alter_cache', 'drop_cache', 'trust_key', 'untrust_key',
-	'create_token', 'revoke_token');
+	'create_token', 'revoke_token', 'pin', 'unpin', 'add_root_source',
+	'drop_root_source', 'set_quota', 'drop_quota');
 
 COMMENT ON TYPE event_kind IS
-'what an event did to its cache: publish, replace and retract are about a path, the others about the cache itself, its keys and its tokens';
+'what an event did to its cache: publish, replace and retract are about a path, pin and unpin about a path as a root, the others about the cache itself, its keys, tokens, sources of roots and quotas';
 
 CREATE TABLE event (
 	cache text COLLATE "C" NOT NULL,
@@ -32,7 +33,7 @@ COMMENT ON COLUMN event.epoch IS
 COMMENT ON COLUMN event.at IS 'when it was written, just before its commit';
 COMMENT ON COLUMN event.kind IS 'what happened';
 COMMENT ON COLUMN event.hash IS 'the path that it is about, if it is about one';
-COMMENT ON COLUMN event.name IS 'the public key, or the name of the token, that it is about, if it is about one';
+COMMENT ON COLUMN event.name IS 'the public key, the owner of the quota, or the name of the token, pin or source of roots, that it is about, if it is about one';
 COMMENT ON COLUMN event.lsn IS
 'position in the write-ahead log of the server whose epoch it is, when it was written: a server that has all up to the lsn of event n + 1 has event n';
 COMMENT ON COLUMN event.digest IS
@@ -75,27 +76,33 @@ CREATE FUNCTION gate_refuse_truncate() RETURNS trigger
 COMMENT ON FUNCTION gate_refuse_truncate() IS
 'trigger that refuses TRUNCATE, which would leave no events';
 
-DO $$
-DECLARE
-	gated text;
+CREATE FUNCTION gate_table(gated regclass) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
 BEGIN
-	FOREACH gated IN ARRAY ARRAY['valid_path', 'cache', 'key', 'token']
-	LOOP
-		EXECUTE format('CREATE TRIGGER gate_insert AFTER INSERT ON %I
-			REFERENCING NEW TABLE AS new_rows
-			FOR EACH STATEMENT EXECUTE FUNCTION gate_collect()', gated);
-		EXECUTE format('CREATE TRIGGER gate_update AFTER UPDATE ON %I
-			REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
-			FOR EACH STATEMENT EXECUTE FUNCTION gate_collect()', gated);
-		EXECUTE format('CREATE TRIGGER gate_delete AFTER DELETE ON %I
-			REFERENCING OLD TABLE AS old_rows
-			FOR EACH STATEMENT EXECUTE FUNCTION gate_collect()', gated);
-		EXECUTE format('CREATE TRIGGER gate_truncate BEFORE TRUNCATE ON %I
-			FOR EACH STATEMENT EXECUTE FUNCTION gate_refuse_truncate()',
-			gated);
-	END LOOP;
+	EXECUTE format('CREATE TRIGGER gate_insert AFTER INSERT ON %s
+		REFERENCING NEW TABLE AS new_rows
+		FOR EACH STATEMENT EXECUTE FUNCTION narinfo.gate_collect()', gated);
+	EXECUTE format('CREATE TRIGGER gate_update AFTER UPDATE ON %s
+		REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+		FOR EACH STATEMENT EXECUTE FUNCTION narinfo.gate_collect()', gated);
+	EXECUTE format('CREATE TRIGGER gate_delete AFTER DELETE ON %s
+		REFERENCING OLD TABLE AS old_rows
+		FOR EACH STATEMENT EXECUTE FUNCTION narinfo.gate_collect()', gated);
+	EXECUTE format('CREATE TRIGGER gate_truncate BEFORE TRUNCATE ON %s
+		FOR EACH STATEMENT EXECUTE FUNCTION narinfo.gate_refuse_truncate()',
+		gated);
 END
 $$;
+
+COMMENT ON FUNCTION gate_table(regclass) IS
+'makes the triggers of a gated table; the script of the extension calls it';
+
+REVOKE ALL ON FUNCTION gate_table(regclass) FROM PUBLIC;
+
+SELECT gate_table(t) FROM unnest(ARRAY['valid_path', 'cache', 'key', 'token']
+	::regclass[]) AS t;
 
 -- Digests
 CREATE FUNCTION row_digest(record) RETURNS bytea
@@ -103,7 +110,7 @@ CREATE FUNCTION row_digest(record) RETURNS bytea
 	LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 COMMENT ON FUNCTION row_digest(record) IS
-'16 bytes: XXH3-128 of the canonical bytes of a row of cache, valid_path, key or token';
+'16 bytes: XXH3-128 of the canonical bytes of a row of a gated table';
 
 CREATE FUNCTION digest_xor(bytea, bytea) RETURNS bytea
 	AS 'MODULE_PATHNAME'
@@ -123,21 +130,8 @@ COMMENT ON AGGREGATE sum_digest(bytea) IS
 'the XOR of digests: the same in any order';
 
 CREATE FUNCTION cache_digest(cache text DEFAULT default_cache()) RETURNS bytea
-	LANGUAGE sql STABLE STRICT PARALLEL SAFE
-BEGIN ATOMIC
-	SELECT coalesce(sum_digest(d), '\x00000000000000000000000000000000')
-	FROM (
-		SELECT row_digest(v) AS d FROM valid_path AS v
-			WHERE v.cache = cache_digest.cache
-		UNION ALL
-		SELECT row_digest(c) FROM cache AS c WHERE c.name = cache_digest.cache
-		UNION ALL
-		SELECT row_digest(k) FROM key AS k WHERE k.cache = cache_digest.cache
-		UNION ALL
-		SELECT row_digest(t) FROM token AS t
-			WHERE t.cache = cache_digest.cache
-	) AS rows;
-END;
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 COMMENT ON FUNCTION cache_digest(text) IS
 'digest of all that is in a cache, computed from its rows; equal to that of its last event, and on every site that has this event';

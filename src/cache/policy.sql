@@ -167,6 +167,9 @@ BEGIN
 	DELETE FROM narinfo.key AS k WHERE k.cache = drop_cache.name;
 	DELETE FROM narinfo.token AS t WHERE t.cache = drop_cache.name;
 	DELETE FROM narinfo.trash AS t WHERE t.cache = drop_cache.name;
+	DELETE FROM narinfo.root AS r WHERE r.cache = drop_cache.name;
+	DELETE FROM narinfo.root_source AS s WHERE s.cache = drop_cache.name;
+	DELETE FROM narinfo.quota AS q WHERE q.cache = drop_cache.name;
 	RETURN true;
 END
 $$;

@@ -16,6 +16,7 @@
 #include "access/table.h"
 #include "catalog/pg_enum.h"
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "port/pg_bswap.h"
@@ -24,6 +25,7 @@
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 #include "utils/typcache.h"
 
 #include "cache/cache.h"
@@ -31,6 +33,7 @@
 
 PG_FUNCTION_INFO_V1(row_digest);
 PG_FUNCTION_INFO_V1(digest_xor);
+PG_FUNCTION_INFO_V1(cache_digest);
 
 #define CANONICAL_VERSION 1
 
@@ -66,6 +69,31 @@ const GatedTable gated_tables[] = {
 		.removed = EVENT_REVOKE_TOKEN,
 		.columns = {"cache", "name", "rights", "secret_hash", "created",
 		"expires"}
+	},
+	[GATED_ROOT] = {
+		.name = "root", .tag = 5,
+		.cache_column = "cache", .hash_column = "path",
+		.name_column = "name", .part_column = "generation",
+		.added = EVENT_PIN, .changed = EVENT_PIN, .removed = EVENT_UNPIN,
+		.columns = {"cache", "name", "generation", "path", "owner",
+			"environment", "pinned_at", "expires", "wanted", "keep_last",
+		"keep_for"}
+	},
+	[GATED_ROOT_SOURCE] = {
+		.name = "root_source", .tag = 6,
+		.cache_column = "cache", .name_column = "name",
+		.added = EVENT_ADD_ROOT_SOURCE, .changed = EVENT_ADD_ROOT_SOURCE,
+		.removed = EVENT_DROP_ROOT_SOURCE,
+		.columns = {"cache", "name", "kind", "query", "owner", "environment",
+		"added"}
+	},
+	[GATED_QUOTA] = {
+		.name = "quota", .tag = 7,
+		.cache_column = "cache", .name_column = "owner",
+		.more_column = "environment",
+		.added = EVENT_SET_QUOTA, .changed = EVENT_SET_QUOTA,
+		.removed = EVENT_DROP_QUOTA,
+		.columns = {"cache", "owner", "environment", "max_bytes"}
 	}
 };
 
@@ -109,6 +137,7 @@ row_reader_init(RowReader *reader, const GatedTable *table, TupleDesc desc)
 	reader->info_number = find_column(desc, table, table->info_column);
 	reader->name_number = find_column(desc, table, table->name_column);
 	reader->more_number = find_column(desc, table, table->more_column);
+	reader->part_number = find_column(desc, table, table->part_column);
 	reader->ncolumns = 0;
 	while (reader->ncolumns < ROW_COLUMNS_MAX &&
 		   table->columns[reader->ncolumns] != NULL)
@@ -185,6 +214,26 @@ add_narinfo(StringInfo bytes, Datum value)
 }
 
 static void
+add_path(StringInfo bytes, Datum value)
+{
+	StorePath	path = store_path_parts(PG_DETOAST_DATUM_PACKED(value));
+	size_t		len = store_path_len(&path);
+
+	add_u32(bytes, (uint32) len);
+	enlargeStringInfo(bytes, (int) len);
+	store_path_print(&path, bytes->data + bytes->len);
+	bytes->len += (int) len;
+}
+
+static void
+add_interval(StringInfo bytes, const Interval *interval)
+{
+	add_u64(bytes, (uint64) interval->time);
+	add_u32(bytes, (uint32) interval->day);
+	add_u32(bytes, (uint32) interval->month);
+}
+
+static void
 add_texts(StringInfo bytes, Datum value)
 {
 	Datum	   *elements;
@@ -230,8 +279,12 @@ add_value(StringInfo bytes, Oid type, Datum value)
 		add_u32(bytes, (uint32) DatumGetInt32(value));
 	else if (type == INT8OID || type == TIMESTAMPTZOID)
 		add_u64(bytes, (uint64) DatumGetInt64(value));
+	else if (type == INTERVALOID)
+		add_interval(bytes, DatumGetIntervalP(value));
 	else if (catalog != NULL && type == catalog->narinfo_type)
 		add_narinfo(bytes, value);
+	else if (catalog != NULL && type == catalog->store_path_type)
+		add_path(bytes, value);
 	else if (catalog != NULL && type == catalog->store_hash_type)
 		appendBinaryStringInfo(bytes, (const char *) DatumGetStoreHash(value),
 							   STORE_HASH_LEN);
@@ -364,4 +417,53 @@ digest_xor(PG_FUNCTION_ARGS)
 	digest_add((RowDigest *) VARDATA_ANY(sum),
 			   (const RowDigest *) VARDATA_ANY(b));
 	PG_RETURN_BYTEA_P(sum);
+}
+
+/* One query over all gated tables; its argument is the name of the cache. */
+static char *
+digest_query(void)
+{
+	StringInfoData query;
+
+	initStringInfo(&query);
+	appendStringInfoString(&query, "SELECT narinfo.sum_digest(d) FROM (");
+	for (int i = 0; i < gated_tables_count; i++)
+		appendStringInfo(&query,
+						 "%sSELECT narinfo.row_digest(t) AS d "
+						 "FROM narinfo.%s AS t "
+						 "WHERE t.%s OPERATOR(pg_catalog.=) $1",
+						 i > 0 ? " UNION ALL " : "", gated_tables[i].name,
+						 gated_tables[i].cache_column);
+	appendStringInfoString(&query, ") AS rows");
+	return query.data;
+}
+
+/* cache_digest(cache text) -> bytea, with the rights of the one who asks */
+Datum
+cache_digest(PG_FUNCTION_ARGS)
+{
+	Oid			type = TEXTOID;
+	Datum		name = PG_GETARG_DATUM(0);
+	RowDigest	digest = {{0}};
+	bytea	   *result;
+	SPIPlanPtr	plan;
+	Datum		sum;
+	bool		isnull;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	plan = SPI_prepare_cursor(digest_query(), 1, &type,
+							  CURSOR_OPT_PARALLEL_OK);
+	if (plan == NULL ||
+		SPI_execute_plan(plan, &name, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the rows of a cache");
+	sum = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+						&isnull);
+	if (!isnull)
+		memcpy(digest.bytes, VARDATA_ANY(DatumGetByteaPP(sum)), DIGEST_LEN);
+	SPI_finish();
+	result = palloc(VARHDRSZ + DIGEST_LEN);
+	SET_VARSIZE(result, VARHDRSZ + DIGEST_LEN);
+	memcpy(VARDATA(result), digest.bytes, DIGEST_LEN);
+	PG_RETURN_BYTEA_P(result);
 }

@@ -13,12 +13,13 @@
  *	   1	tag of the table
  *	 then each of its canonical columns, in their order: 0 if it is NULL, or
  *	   1	and the value:
- *			text, enum, narinfo		length in 4 bytes, then the text (an
- *									enum's is its label) as the database
+ *			text, enum, narinfo,	length in 4 bytes, then the text (an
+ *			store_path				enum's is its label) as the database
  *									encodes it
  *			boolean					1 byte, 0 or 1
  *			integer					4 bytes
  *			bigint, timestamptz		8 bytes; microseconds since 2000-01-01 UTC
+ *			interval				8 bytes of microseconds, 4 of days, 4 of months
  *			store_hash				20 bytes, most significant first
  *			bytea					length in 4 bytes, then the bytes
  *			text[]					number of elements in 4 bytes, then each as
@@ -57,9 +58,11 @@ typedef struct GatedTable
 	const char *name;			/* in schema narinfo */
 	uint8		tag;			/* in the canonical bytes: never reused */
 	const char *cache_column;	/* names the cache */
-	const char *hash_column;	/* the rest of the key: a store_hash, */
+	const char *hash_column;	/* the rest of the key: a store_hash or a
+								 * store_path, */
 	const char *name_column;	/* or a name, which events show, */
-	const char *more_column;	/* and perhaps a second part */
+	const char *more_column;	/* and perhaps a second part; */
+	const char *part_column;	/* or both of the first, and this integer */
 	const char *info_column;	/* the narinfo, if it has one */
 	EventKind	added;			/* what a change is called */
 	EventKind	changed;
@@ -75,6 +78,9 @@ typedef struct GatedTable
 #define GATED_VALID_PATH	1
 #define GATED_KEY			2
 #define GATED_TOKEN			3
+#define GATED_ROOT			4
+#define GATED_ROOT_SOURCE	5
+#define GATED_QUOTA			6
 
 extern const GatedTable gated_tables[];
 extern const int gated_tables_count;
@@ -98,6 +104,7 @@ typedef struct RowReader
 	AttrNumber	info_number;
 	AttrNumber	name_number;
 	AttrNumber	more_number;
+	AttrNumber	part_number;
 	StringInfoData bytes;		/* of the row at hand */
 } RowReader;
 

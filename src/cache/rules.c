@@ -21,6 +21,8 @@
 /* Rows after which their memory is given back. */
 #define RESET_AFTER 64
 
+#define RULES_MAX 4				/* rooms that have some */
+
 static bool
 is_published(const Change *change)
 {
@@ -241,6 +243,18 @@ check_cache_row(const CacheChanges *cache, const Change *change)
 		closure_check_all(cache->name);
 }
 
+/* Those of rooms above. */
+static RuleCheck further_rules[RULES_MAX];
+static int	nfurther_rules = 0;
+
+void
+rules_add(RuleCheck check)
+{
+	if (nfurther_rules == RULES_MAX)
+		elog(ERROR, "more than %d rooms have rules", RULES_MAX);
+	further_rules[nfurther_rules++] = check;
+}
+
 void
 rules_check(const CacheChanges *cache)
 {
@@ -271,4 +285,6 @@ rules_check(const CacheChanges *cache)
 		check_touched(cache);
 	if (nremoved > 0 && cache->exists && cache->info.require_closure)
 		check_removed(cache, nremoved);
+	for (int i = 0; i < nfurther_rules; i++)
+		further_rules[i] (cache);
 }
