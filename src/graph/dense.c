@@ -155,20 +155,15 @@ take(Dense *dense, Size bytes)
 	dense->memory_max = Max(dense->memory_max, dense->memory);
 }
 
-static void *
-allocate(Dense *dense, Size bytes)
-{
-	take(dense, bytes);
-	return MemoryContextAllocHuge(dense->context, Max(bytes, 1));
-}
-
-static void *
-resize(Dense *dense, void *array, Size old, Size new)
+void *
+dense_resize(Dense *dense, void *array, Size old, Size new)
 {
 	if (new > old)
 		take(dense, new - old);
 	else
 		dense->memory -= old - new;
+	if (array == NULL)
+		return MemoryContextAllocHuge(dense->context, Max(new, 1));
 	return repalloc_huge(array, Max(new, 1));
 }
 
@@ -176,7 +171,7 @@ void *
 dense_array(Dense *dense, Size bytes_each)
 {
 	Size		bytes = bytes_each * dense->n;
-	void	   *array = allocate(dense, bytes);
+	void	   *array = dense_resize(dense, NULL, 0, bytes);
 
 	memset(array, 0, bytes);
 	return array;
@@ -215,9 +210,9 @@ dense_estimate(const char *cache, DenseEstimate *estimate)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	if (SPI_execute_with_args("SELECT coalesce(sum(edges) FILTER (WHERE cache "
+	if (SPI_execute_with_args("SELECT coalesce(pg_catalog.sum(edges) FILTER (WHERE cache "
 							  "OPERATOR(pg_catalog.=) $1), 0)::pg_catalog.float8, "
-							  "coalesce(sum(edges), 0)::pg_catalog.float8 "
+							  "coalesce(pg_catalog.sum(edges), 0)::pg_catalog.float8 "
 							  "FROM narinfo.referrer_run", 1, &type, &name,
 							  NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read narinfo.referrer_run");
@@ -266,7 +261,7 @@ add_hash(Dense *dense, const uint8 *hash)
 					 errmsg("cache \"%s\" has more paths than can be counted",
 							dense->cache)));
 		room = Min(room, DENSE_NONE - 1);
-		dense->hashes = resize(dense, dense->hashes,
+		dense->hashes = dense_resize(dense, dense->hashes,
 							   sizeof(PathHash) * dense->room,
 							   sizeof(PathHash) * room);
 		dense->room = (uint32) room;
@@ -352,6 +347,7 @@ read_table(Reading *reading)
 	SPIExecuteOptions options = {0};
 
 	params->params[0].value = name;
+	params->params[0].isnull = false;
 	params->params[0].pflags = PARAM_FLAG_CONST;
 	params->params[0].ptype = type;
 	reading->receiver.receiveSlot = receive_row;
@@ -400,7 +396,7 @@ make_begins(Dense *dense)
 		   dense->n >> (dense->begin_bits + 3) > 0)
 		dense->begin_bits++;
 	nbegins = (uint32) 1 << dense->begin_bits;
-	dense->begins = allocate(dense, sizeof(uint32) * ((Size) nbegins + 1));
+	dense->begins = dense_resize(dense, NULL, 0, sizeof(uint32) * ((Size) nbegins + 1));
 	for (uint32 i = 0; i < nbegins; i++)
 	{
 		while (path < dense->n &&
@@ -463,11 +459,11 @@ reserve_refs(Dense *dense, uint32 n)
 					 errmsg("cache \"%s\" has more references than can be counted",
 							dense->cache)));
 		if (dense->nchunks % 64 == 0)
-			dense->chunks = resize(dense, dense->chunks,
+			dense->chunks = dense_resize(dense, dense->chunks,
 								   sizeof(uint32 *) * dense->nchunks,
 								   sizeof(uint32 *) * (dense->nchunks + 64));
 		dense->chunks[dense->nchunks++] =
-			allocate(dense, sizeof(uint32) * size);
+			dense_resize(dense, NULL, 0, sizeof(uint32) * size);
 		dense->chunk_size = (uint32) size;
 		dense->chunk_used = 0;
 	}
@@ -572,7 +568,7 @@ read_back(Dense *dense, BufFile *file)
 static void
 make_arrays(Dense *dense)
 {
-	dense->hashes = resize(dense, dense->hashes,
+	dense->hashes = dense_resize(dense, dense->hashes,
 						   sizeof(PathHash) * dense->room,
 						   sizeof(PathHash) * dense->n);
 	dense->room = dense->n;
@@ -589,7 +585,7 @@ trim_chunk(Dense *dense)
 	if (dense->nchunks == 0)
 		return;
 	last = &dense->chunks[dense->nchunks - 1];
-	*last = resize(dense, *last, sizeof(uint32) * dense->chunk_size,
+	*last = dense_resize(dense, *last, sizeof(uint32) * dense->chunk_size,
 				   sizeof(uint32) * dense->chunk_used);
 	dense->chunk_size = dense->chunk_used;
 }
@@ -604,8 +600,6 @@ make_dense(const char *cache)
 
 	dense->context = context;
 	dense->cache = MemoryContextStrdup(context, cache);
-	dense->hashes = allocate(dense, 0);
-	dense->chunks = allocate(dense, 0);
 	return dense;
 }
 

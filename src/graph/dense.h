@@ -91,6 +91,9 @@ extern void dense_use(Dense *dense, uint32 path, TimestampTz at);
 extern void *dense_array(Dense *dense, Size bytes_each);
 extern void dense_array_free(Dense *dense, void *array, Size bytes_each);
 
+/* The same of any size: from so many bytes to so many, not zeroed. */
+extern void *dense_resize(Dense *dense, void *array, Size old, Size new);
+
 /* Bytes that were taken at most at one time, the arrays included. */
 extern Size dense_memory(const Dense *dense);
 
