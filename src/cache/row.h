@@ -19,7 +19,8 @@
  *			boolean					1 byte, 0 or 1
  *			integer					4 bytes
  *			bigint, timestamptz		8 bytes; microseconds since 2000-01-01 UTC
- *			interval				8 bytes of microseconds, 4 of days, 4 of months
+ *			interval				8 bytes of microseconds, 4 of days and 4 of
+ *									months
  *			store_hash				20 bytes, most significant first
  *			bytea					length in 4 bytes, then the bytes
  *			text[]					number of elements in 4 bytes, then each as

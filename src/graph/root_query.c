@@ -10,6 +10,7 @@
  */
 #include "graph/root_query.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -166,6 +167,7 @@ void
 root_change(RootQuery *query, Datum *values, const char *nulls)
 {
 	execute(query, values, nulls, GetLatestSnapshot(), false);
+	CommandCounterIncrement();
 }
 
 Datum

@@ -19,7 +19,7 @@
 
 /*
  * Between root_begin() and root_end() SPI is connected, the user is the owner
- * of the extension's tables, and search_path is "pg_catalog, narinfo, pg_temp",
+ * of the extension's tables, and search_path is pg_catalog, narinfo, pg_temp,
  * whatever the session has set.  An error in between puts all of that back.
  */
 typedef struct RootSession

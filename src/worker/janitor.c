@@ -6,6 +6,7 @@
  *	  launcher ──> janitor:	for each cache, until there is nothing to do:
  *								take events up into the reverse index
  *								remove those that are old and not needed
+ *								remove pins that count no more, now and then
  *							write what waits for narinfo.divergence
  *							wait, longer each time that nothing was found
  *
@@ -40,6 +41,7 @@
 #include "cache/referrer.h"
 #include "cache/retention.h"
 #include "compat.h"
+#include "graph/root.h"
 #include "worker/worker.h"
 
 #define BATCH		20000		/* events a transaction */
@@ -123,6 +125,20 @@ cut(const char *cache)
 	return n;
 }
 
+/* The same of pins, all at once, where we may publish. */
+static void
+prune(const char *cache)
+{
+	StartTransactionCommand();
+	if (cache_catalog() != NULL && node_state() == NODE_PRIMARY)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		(void) root_prune(cache);
+		PopActiveSnapshot();
+	}
+	CommitTransactionCommand();
+}
+
 static void
 write_divergence(void)
 {
@@ -163,6 +179,7 @@ work(MemoryContext context)
 	List	   *caches;
 	ListCell   *cell;
 	bool		busy = false;
+	bool		prunes = root_prune_is_due();
 
 	MemoryContextReset(context);
 	caches = read_caches(context);
@@ -172,6 +189,8 @@ work(MemoryContext context)
 
 		busy |= repeat(follow, cache, BATCH);
 		busy |= repeat(cut, cache, CUT_BATCH);
+		if (prunes)
+			prune(cache);
 	}
 	if (caches != NIL)
 		write_divergence();

@@ -19,8 +19,9 @@ sub made
 	return "public.made($digits)::narinfo.narinfo";
 }
 
-# What is to be the same after a restore; key, token and trash have rows, too.
-my @tables = qw(cache divergence event key token trash valid_path);
+# What is to be the same after a restore; each has rows.
+my @tables = qw(cache divergence event key quota root root_source token trash
+	valid_path);
 
 my $keys = PostgreSQL::Test::Utils::tempdir . '/keys';
 mkdir $keys, 0700 or die "$keys: $!";
@@ -54,6 +55,16 @@ $from->safe_psql('postgres', <<~END);
 	SELECT narinfo.drop_cache('gone');
 	SELECT narinfo.publish(info) FROM narinfo.valid_path WHERE cache = 'main';
 	END
+# Roots of every kind.
+$from->safe_psql('postgres', <<~END);
+	SELECT narinfo.set_quota('team', 'live', 1000000000);
+	SELECT narinfo.pin('top', '$top_path', 'team', 'live', 'infinity',
+		keep_last => 3, keep_for => '1 month 2 days 3.5 seconds');
+	SELECT narinfo.pin('next', '/nix/store/${\ ('0' x 31)}3-n', wanted => true,
+		cache => 'second');
+	SELECT narinfo.add_root_source('query', 'SELECT path FROM narinfo.root');
+	SELECT narinfo.add_root_source('ca', kind => 'content_addressed');
+	END
 # Rows that came before the cache had a key, which no restore must sign.
 $from->safe_psql('postgres', q{SELECT narinfo.generate_key('key');
 	SELECT narinfo.alter_cache('second', sign_with => 'key');
@@ -78,8 +89,7 @@ sub content
 	for (split /^/, $node->safe_psql($database,
 		qq{SELECT row FROM ($all) AS a ORDER BY row COLLATE "C"}))
 	{
-		my ($table) = /^(cache|divergence|event|key|token|trash|valid_path) \(/
-			or next;
+		my ($table) = /^([a-z_]+) \(/ or next;
 		$content{$table} .= $_;
 	}
 	return \%content;
@@ -301,6 +311,8 @@ damaged('a policy changed', q{UPDATE narinfo.cache SET priority = 7},
 	qr/Cache "main": its rows.*\nCache "second": its rows/);
 damaged('a key removed', q{DELETE FROM narinfo.key},
 	qr/Cache "second": its rows/);
+damaged('a pin removed', q{DELETE FROM narinfo.root WHERE cache = 'main'},
+	qr/Cache "main": its rows/);
 damaged('an event removed',
 	q{DELETE FROM narinfo.event WHERE cache = 'main' AND seq = 60},
 	qr/Cache "main": of its events 51 to \d+ only \d+ are there/);
