@@ -210,9 +210,11 @@ dense_estimate(const char *cache, DenseEstimate *estimate)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	if (SPI_execute_with_args("SELECT coalesce(pg_catalog.sum(edges) FILTER (WHERE cache "
-							  "OPERATOR(pg_catalog.=) $1), 0)::pg_catalog.float8, "
-							  "coalesce(pg_catalog.sum(edges), 0)::pg_catalog.float8 "
+	if (SPI_execute_with_args("SELECT coalesce(pg_catalog.sum(edges) "
+							  "FILTER (WHERE cache OPERATOR(pg_catalog.=) "
+							  "$1), 0)::pg_catalog.float8, "
+							  "coalesce(pg_catalog.sum(edges), 0)"
+							  "::pg_catalog.float8 "
 							  "FROM narinfo.referrer_run", 1, &type, &name,
 							  NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read narinfo.referrer_run");
@@ -227,9 +229,11 @@ dense_estimate(const char *cache, DenseEstimate *estimate)
 	rel = table_open(catalog->valid_path_rel, AccessShareLock);
 	estimate_rel_size(rel, NULL, &pages, &tuples, &visible);
 	table_close(rel, AccessShareLock);
-	estimate->paths = edges[1] > 0 ? tuples * edges[0] / edges[1] : tuples;
-	estimate->edges = edges[1] > 0 ? edges[0] :
-		tuples * REFERENCES_GUESSED;
+	estimate->is_bound = edges[0] <= 0;
+	estimate->paths = estimate->is_bound ? tuples :
+		tuples * edges[0] / edges[1];
+	estimate->edges = estimate->is_bound ? tuples * REFERENCES_GUESSED :
+		edges[0];
 	estimate->bytes = BYTES_A_PATH * estimate->paths +
 		BYTES_AN_EDGE * estimate->edges;
 }
@@ -396,7 +400,8 @@ make_begins(Dense *dense)
 		   dense->n >> (dense->begin_bits + 3) > 0)
 		dense->begin_bits++;
 	nbegins = (uint32) 1 << dense->begin_bits;
-	dense->begins = dense_resize(dense, NULL, 0, sizeof(uint32) * ((Size) nbegins + 1));
+	dense->begins = dense_resize(dense, NULL, 0, sizeof(uint32) *
+								 ((Size) nbegins + 1));
 	for (uint32 i = 0; i < nbegins; i++)
 	{
 		while (path < dense->n &&
@@ -611,7 +616,7 @@ dense_load(const char *cache)
 	Dense	   *dense;
 
 	dense_estimate(cache, &estimate);
-	if (estimate.bytes > graph_memory * 1024.0)
+	if (!estimate.is_bound && estimate.bytes > graph_memory * 1024.0)
 		refuse_memory(cache, estimate.bytes, true);
 	dense = make_dense(cache);
 	reading.dense = dense;

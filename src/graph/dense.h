@@ -43,6 +43,7 @@ typedef struct DenseEstimate
 	double		paths;
 	double		edges;
 	double		bytes;
+	bool		is_bound;		/* the index knows nothing: of all caches */
 } DenseEstimate;
 
 extern void dense_estimate(const char *cache, DenseEstimate *estimate);
