@@ -14,6 +14,7 @@
 
 #include "cache/cache.h"
 #include "cache/gate.h"
+#include "graph/dense.h"
 #include "graph/root.h"
 #include "serve/serve.h"
 #include "worker/worker.h"
@@ -27,6 +28,7 @@ _PG_init(void)
 {
 	cache_init();
 	gate_init();
+	dense_init();
 	root_init();
 	serve_init();
 	worker_init();
