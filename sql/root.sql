@@ -198,6 +198,11 @@ COMMIT;
 SELECT seq - :before AS n, kind, left(hash::text, 1) AS path, name FROM event
 	WHERE seq > :before ORDER BY seq;
 SELECT pg_temp.sound();
+-- one path in two generations, and under two names, at once
+SELECT last_event() AS before \gset
+INSERT INTO root (name, generation, path) VALUES ('twice', 1, pg_temp.path('a')),
+	('twice', 2, pg_temp.path('a')), ('thrice', 2, pg_temp.path('a'));
+SELECT pg_temp.sound(), last_event() - :before AS n;
 DELETE FROM root;
 SELECT pg_temp.sound();
 

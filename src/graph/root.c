@@ -20,6 +20,7 @@
 #include "utils/tuplestore.h"
 
 #include "graph/root_query.h"
+#include "graph/usage.h"
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(root_hashes);
@@ -276,5 +277,6 @@ root_init(void)
 							&prune_interval, 60, 0, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	root_source_init();
+	usage_init();
 	root_rule_init();
 }
