@@ -236,7 +236,8 @@ GROUP BY 1, 2 ORDER BY 1;
 -- as those who collect see them: pins first
 SELECT pin(n, paths => pg_temp.paths('ca')) FROM unnest('{z,y}'::text[]) AS n;
 SELECT pin('y', pg_temp.path('g'), wanted => true, keep_last => 1);
-SELECT name, left(hash::text, 1) AS path FROM root_hashes();
+SELECT name, string_agg(left(hash::text, 1), '' ORDER BY hash) FROM root_hashes()
+	WITH ORDINALITY AS r (hash, name, n) GROUP BY name ORDER BY min(n);
 SELECT count(*) FROM (SELECT hash, name FROM root_hashes()
 	EXCEPT ALL SELECT hash, name FROM roots) AS d;
 SELECT unpin('y'), unpin('z');

@@ -30,7 +30,7 @@ static int	prune_interval = 60;	/* s */
 
 static RootQuery pins_query = {
 	.sql = "SELECT store_hash(path), name FROM narinfo.root_status "
-	"WHERE cache = $1 AND counts ORDER BY name, 1",
+	"WHERE cache = $1 AND counts ORDER BY name",
 	.types = "t"
 };
 

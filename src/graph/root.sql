@@ -128,8 +128,10 @@ CREATE VIEW root_status AS
 				OR (g.rule_for IS NOT NULL
 					AND g.made_at > now() - g.rule_for)) AS counts
 	FROM (SELECT r.*,
-			max(r.pinned_at) OVER (PARTITION BY r.cache, r.name, r.generation)
-				AS made_at,
+			-- of the generation: rows with the same number
+			max(r.pinned_at) OVER (PARTITION BY r.cache, r.name
+				ORDER BY r.generation DESC
+				RANGE BETWEEN CURRENT ROW AND CURRENT ROW) AS made_at,
 			dense_rank() OVER (PARTITION BY r.cache, r.name
 				ORDER BY r.generation DESC) AS rank,
 			first_value(r.keep_last) OVER newest AS rule_last,
