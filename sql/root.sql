@@ -198,6 +198,11 @@ COMMIT;
 SELECT seq - :before AS n, kind, left(hash::text, 1) AS path, name FROM event
 	WHERE seq > :before ORDER BY seq;
 SELECT pg_temp.sound();
+-- one path in two generations, and under two names, at once
+SELECT last_event() AS before \gset
+INSERT INTO root (name, generation, path) VALUES ('twice', 1, pg_temp.path('a')),
+	('twice', 2, pg_temp.path('a')), ('thrice', 2, pg_temp.path('a'));
+SELECT pg_temp.sound(), last_event() - :before AS n;
 DELETE FROM root;
 SELECT pg_temp.sound();
 
@@ -231,7 +236,8 @@ GROUP BY 1, 2 ORDER BY 1;
 -- as those who collect see them: pins first
 SELECT pin(n, paths => pg_temp.paths('ca')) FROM unnest('{z,y}'::text[]) AS n;
 SELECT pin('y', pg_temp.path('g'), wanted => true, keep_last => 1);
-SELECT name, left(hash::text, 1) AS path FROM root_hashes();
+SELECT name, string_agg(left(hash::text, 1), '' ORDER BY hash) FROM root_hashes()
+	WITH ORDINALITY AS r (hash, name, n) GROUP BY name ORDER BY min(n);
 SELECT count(*) FROM (SELECT hash, name FROM root_hashes()
 	EXCEPT ALL SELECT hash, name FROM roots) AS d;
 SELECT unpin('y'), unpin('z');

@@ -201,9 +201,12 @@ CREATE VIEW stat_progress AS
 		a.usename,
 		CASE p.param11 WHEN 1 THEN 'import_cache' WHEN 2 THEN 'export_cache'
 			WHEN 3 THEN 'resign_cache' WHEN 4 THEN 'checkpoint_cache'
+			WHEN 5 THEN 'gc_plan' WHEN 6 THEN 'gc_run'
 			END AS command,
 		CASE p.param12 WHEN 1 THEN 'reading' WHEN 2 THEN 'writing'
-			WHEN 3 THEN 'signing' END AS phase,
+			WHEN 3 THEN 'signing' WHEN 4 THEN 'loading' WHEN 5 THEN 'linking'
+			WHEN 6 THEN 'marking' WHEN 7 THEN 'storing'
+			WHEN 8 THEN 'removing' END AS phase,
 		p.param13 AS done,
 		nullif(p.param14, 0) AS total,
 		p.param3 AS narinfos,
@@ -219,9 +222,9 @@ COMMENT ON VIEW stat_progress IS
 'procedures that run now: what they do and how far they are';
 COMMENT ON COLUMN stat_progress.pid IS 'process';
 COMMENT ON COLUMN stat_progress.usename IS 'user';
-COMMENT ON COLUMN stat_progress.command IS 'import_cache, export_cache, resign_cache or checkpoint_cache';
-COMMENT ON COLUMN stat_progress.phase IS 'reading files, or writing or signing narinfos';
-COMMENT ON COLUMN stat_progress.done IS 'files read, or narinfos written or looked at, in this phase';
+COMMENT ON COLUMN stat_progress.command IS 'import_cache, export_cache, resign_cache, checkpoint_cache, gc_plan or gc_run';
+COMMENT ON COLUMN stat_progress.phase IS 'reading files, writing or signing narinfos; loading paths, linking their references, marking what is alive, storing the plan; removing paths';
+COMMENT ON COLUMN stat_progress.done IS 'files read, narinfos written or looked at, or paths, in this phase';
 COMMENT ON COLUMN stat_progress.total IS 'of how many, where that is known';
 COMMENT ON COLUMN stat_progress.narinfos IS 'narinfos that went in or out, or were signed';
 COMMENT ON COLUMN stat_progress.unchanged IS 'narinfos that were there, or signed, already';

@@ -36,4 +36,10 @@
 /* What the roots are cannot be told, so nothing may be collected. */
 #define ERRCODE_NARINFO_ROOTS		MAKE_SQLSTATE('N', 'I', '0', '0', '7')
 
+/* A cache without a root is not collected: all of it would go. */
+#define ERRCODE_NARINFO_NO_ROOTS	MAKE_SQLSTATE('N', 'I', '0', '0', '8')
+
+/* More of a cache would go than was said it may. */
+#define ERRCODE_NARINFO_TOO_MUCH	MAKE_SQLSTATE('N', 'I', '0', '0', '9')
+
 #endif							/* NARINFO_CACHE_ERRORS_H */

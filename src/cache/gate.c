@@ -82,15 +82,31 @@ typedef struct Passed
  */
 #define LOCK_CLASS 0x4e49
 
+static void
+make_tag(const char *cache, LOCKTAG *tag)
+{
+	uint64		hash = hash_bytes_xxh3(cache, strlen(cache), 0);
+
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, LOCK_CLASS);
+}
+
 void
 gate_lock_cache(const char *cache)
 {
-	uint64		hash = hash_bytes_xxh3(cache, strlen(cache), 0);
 	LOCKTAG		tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, LOCK_CLASS);
+	make_tag(cache, &tag);
 	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+}
+
+void
+gate_unlock_cache(const char *cache)
+{
+	LOCKTAG		tag;
+
+	make_tag(cache, &tag);
+	(void) LockRelease(&tag, ExclusiveLock, false);
 }
 
 static int

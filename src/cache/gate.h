@@ -25,6 +25,12 @@ extern void gate_init(void);
  */
 extern void gate_lock_cache(const char *cache);
 
+/*
+ * Lets go of it at once: for those who change nothing, and only wanted all
+ * that others had begun to commit to be seen.
+ */
+extern void gate_unlock_cache(const char *cache);
+
 /* Notes that a path was published as it is: at the end it is "touched". */
 extern void gate_touch(const char *cache, const uint8 hash[STORE_HASH_LEN]);
 

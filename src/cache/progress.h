@@ -24,14 +24,21 @@ typedef enum ProgressCommand
 	PROGRESS_IMPORT = 1,
 	PROGRESS_EXPORT = 2,
 	PROGRESS_RESIGN = 3,
-	PROGRESS_CHECKPOINT = 4
+	PROGRESS_CHECKPOINT = 4,
+	PROGRESS_GC_PLAN = 5,
+	PROGRESS_GC_RUN = 6
 } ProgressCommand;
 
 typedef enum ProgressPhase
 {
 	PROGRESS_READING = 1,
 	PROGRESS_WRITING = 2,
-	PROGRESS_SIGNING = 3
+	PROGRESS_SIGNING = 3,
+	PROGRESS_LOADING = 4,
+	PROGRESS_LINKING = 5,
+	PROGRESS_MARKING = 6,
+	PROGRESS_STORING = 7,
+	PROGRESS_REMOVING = 8
 } ProgressPhase;
 
 extern void progress_start(ProgressCommand command, Oid relation);

@@ -106,7 +106,7 @@ CREATE TABLE trash (
 );
 
 COMMENT ON TABLE trash IS
-'narinfos that retract() has taken out of a cache';
+'narinfos that retract() and gc_run() have taken out of a cache';
 COMMENT ON COLUMN trash.cache IS 'name of the cache';
 COMMENT ON COLUMN trash.hash IS 'hash part of the path';
 COMMENT ON COLUMN trash.info IS 'the narinfo as it was';
@@ -120,6 +120,32 @@ CREATE FUNCTION outer_user() RETURNS text
 COMMENT ON FUNCTION outer_user() IS
 'the user who calls, also within functions that have their owner''s rights';
 
+CREATE FUNCTION trash_paths(gone store_hash[], cache text,
+		OUT removed bigint, OUT nar_bytes bigint, OUT file_bytes bigint)
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	WITH removed AS (
+		DELETE FROM narinfo.valid_path AS v
+		WHERE v.cache = trash_paths.cache
+			AND v.hash OPERATOR(narinfo.=) ANY (gone)
+		RETURNING v.hash, v.info),
+	kept AS (
+		INSERT INTO narinfo.trash (cache, hash, info, removed, by)
+		SELECT trash_paths.cache, r.hash, r.info, clock_timestamp(),
+			narinfo.outer_user() FROM removed AS r
+		RETURNING narinfo.nar_size(info) AS nar,
+			narinfo.file_size(info) AS file)
+	SELECT count(*), least(coalesce(sum(k.nar), 0), 9223372036854775807),
+		least(coalesce(sum(coalesce(k.file, k.nar)), 0), 9223372036854775807)
+	INTO trash_paths.removed, nar_bytes, file_bytes FROM kept AS k;
+END
+$$;
+
+COMMENT ON FUNCTION trash_paths(store_hash[], text) IS
+'what retract() and gc_run() call, with their rights: moves paths from a cache into trash; how many there were, and their bytes (NarSize; FileSize, or NarSize where there is none)';
+
 CREATE FUNCTION retract(paths store_path[],
 		with_referrers boolean DEFAULT false,
 		cache text DEFAULT default_cache())
@@ -132,7 +158,6 @@ DECLARE
 		ARRAY(SELECT DISTINCT narinfo.store_hash(p) FROM unnest(paths) AS p
 			WHERE p IS NOT NULL);
 	next narinfo.store_hash[] := gone;
-	n bigint;
 BEGIN
 	WHILE with_referrers AND cardinality(next) > 0 LOOP
 		next := ARRAY(SELECT narinfo.store_hash(r)
@@ -144,15 +169,7 @@ BEGIN
 	PERFORM FROM narinfo.valid_path AS v
 		WHERE v.cache = retract.cache AND v.hash OPERATOR(narinfo.=) ANY (gone)
 		ORDER BY v.hash USING OPERATOR(narinfo.<) FOR UPDATE;
-	WITH removed AS (
-		DELETE FROM narinfo.valid_path AS v
-		WHERE v.cache = retract.cache AND v.hash OPERATOR(narinfo.=) ANY (gone)
-		RETURNING v.hash, v.info)
-	INSERT INTO narinfo.trash (cache, hash, info, removed, by)
-	SELECT retract.cache, r.hash, r.info, clock_timestamp(),
-		narinfo.outer_user() FROM removed AS r;
-	GET DIAGNOSTICS n = ROW_COUNT;
-	RETURN n;
+	RETURN removed FROM narinfo.trash_paths(gone, retract.cache);
 END
 $$;
 
@@ -160,6 +177,7 @@ COMMENT ON FUNCTION retract(store_path[], boolean, text) IS
 'takes paths out of a cache, into trash, with all that refers to them if that is wanted; without, it is refused at commit when something would. How many it took out';
 
 REVOKE ALL ON FUNCTION retract(store_path[], boolean, text),
+	trash_paths(store_hash[], text),
 	referrers_of(store_hash[], text), referrers(store_path, text),
 	referrers_follow(bigint, text), referrers_rebuild(text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE rebuild_referrers(text) FROM PUBLIC;

@@ -20,6 +20,7 @@
 #include "utils/tuplestore.h"
 
 #include "graph/root_query.h"
+#include "graph/usage.h"
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(root_hashes);
@@ -29,7 +30,7 @@ static int	prune_interval = 60;	/* s */
 
 static RootQuery pins_query = {
 	.sql = "SELECT store_hash(path), name FROM narinfo.root_status "
-	"WHERE cache = $1 AND counts ORDER BY name, 1",
+	"WHERE cache = $1 AND counts ORDER BY name",
 	.types = "t"
 };
 
@@ -39,10 +40,17 @@ static RootQuery prunable_query = {
 	.types = "t"
 };
 
+/*
+ * What has not expired and does not count is of a generation that has gone as
+ * a whole.  No join: whatever the planner believes, this looks at each row of
+ * the name once.
+ */
 static RootQuery prune_query = {
-	.sql = "DELETE FROM narinfo.root AS r USING narinfo.root_status AS s "
-	"WHERE r.cache = $1 AND r.name = $2 AND s.cache = $1 AND s.name = $2 "
-	"AND s.generation = r.generation AND s.path = r.path AND NOT s.counts",
+	.sql = "DELETE FROM narinfo.root WHERE cache = $1 AND name = $2 "
+	"AND (expires <= now() OR generation = ANY (ARRAY(SELECT s.generation "
+	"FROM narinfo.root_status AS s WHERE s.cache = $1 AND s.name = $2 "
+	"AND NOT s.counts AND (s.expires IS NULL OR s.expires > now()) "
+	"GROUP BY s.generation)))",
 	.types = "tt"
 };
 
@@ -269,5 +277,6 @@ root_init(void)
 							&prune_interval, 60, 0, INT_MAX / 1000,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	root_source_init();
+	usage_init();
 	root_rule_init();
 }

@@ -30,7 +30,7 @@ extern void root_init(void);
  * active snapshot has it: of the pins that count, whether the path is there
  * or not, and of every source, with the name of the pin or source.  A hash
  * comes once for each pin and each source that names it, those of pins first,
- * in the order of their names.  Returns how many there were.
+ * in the order of the names.  Returns how many there were.
  *
  * The callback may do what it likes, but SPI is not connected by us.  "hash"
  * and "name" live for the call.

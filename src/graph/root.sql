@@ -126,8 +126,12 @@ CREATE VIEW root_status AS
 				OR (g.rule_last IS NULL AND g.rule_for IS NULL)
 				OR (g.rule_last IS NOT NULL AND g.rank <= g.rule_last)
 				OR (g.rule_for IS NOT NULL
-					AND g.pinned_at > now() - g.rule_for)) AS counts
+					AND g.made_at > now() - g.rule_for)) AS counts
 	FROM (SELECT r.*,
+			-- of the generation: rows with the same number
+			max(r.pinned_at) OVER (PARTITION BY r.cache, r.name
+				ORDER BY r.generation DESC
+				RANGE BETWEEN CURRENT ROW AND CURRENT ROW) AS made_at,
 			dense_rank() OVER (PARTITION BY r.cache, r.name
 				ORDER BY r.generation DESC) AS rank,
 			first_value(r.keep_last) OVER newest AS rule_last,

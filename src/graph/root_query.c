@@ -134,7 +134,10 @@ prepare(RootQuery *query)
 	Assert(n <= ARGUMENTS_MAX);
 	for (int i = 0; i < n; i++)
 		types[i] = type_of(query->types[i]);
-	query->plan = SPI_prepare(query->sql, n, types);
+	/* arrays may have few elements or very many, which is worth a plan */
+	query->plan = SPI_prepare_cursor(query->sql, n, types,
+									 strpbrk(query->types, "TIHP") ?
+									 CURSOR_OPT_CUSTOM_PLAN : 0);
 	if (query->plan == NULL || SPI_keepplan(query->plan) != 0)
 		elog(ERROR, "could not prepare \"%s\"", query->sql);
 	query->planned_for = type;

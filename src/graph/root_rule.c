@@ -55,9 +55,13 @@ static RootQuery quotas_query = {
 	.types = "tTIH"
 };
 
+/* Of no names but those that have such pins: generations are a name's. */
 static RootQuery held_query = {
 	.sql = "SELECT store_hash(s.path) FROM narinfo.root_status AS s "
-	"WHERE s.cache = $1 AND s.counts AND ($2 = '' OR s.owner = $2) "
+	"WHERE s.cache = $1 AND s.name = ANY (ARRAY(SELECT r.name "
+	"FROM narinfo.root AS r WHERE r.cache = $1 AND ($2 = '' OR r.owner = $2) "
+	"AND ($3 = '' OR r.environment = $3) GROUP BY r.name)) "
+	"AND s.counts AND ($2 = '' OR s.owner = $2) "
 	"AND ($3 = '' OR s.environment = $3)",
 	.types = "ttt"
 };

@@ -7,6 +7,7 @@
  *								take events up into the reverse index
  *								remove those that are old and not needed
  *								remove pins that count no more, now and then
+ *								look who holds how much, more seldom
  *							write what waits for narinfo.divergence
  *							remove, now and then, what is left of uploads
  *							wait, longer each time that nothing was found
@@ -24,6 +25,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -46,6 +48,7 @@
 #include "compat.h"
 #include "nar/store.h"
 #include "graph/root.h"
+#include "graph/usage.h"
 #include "worker/worker.h"
 
 #define BATCH		20000		/* events a transaction */
@@ -142,6 +145,8 @@ cut(const char *cache)
 static void
 prune(const char *cache)
 {
+	/* what has expired by now() */
+	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (cache_catalog() != NULL && node_state() == NODE_PRIMARY)
 	{
@@ -150,6 +155,40 @@ prune(const char *cache)
 		PopActiveSnapshot();
 	}
 	CommitTransactionCommand();
+}
+
+/*
+ * The same of who holds how much.  Sources of roots may fail, which must keep
+ * nothing else from being done: it is logged, and tried again.
+ */
+static void
+sample(const char *cache)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		SetCurrentStatementStartTimestamp();
+		StartTransactionCommand();
+		if (cache_catalog() != NULL && !RecoveryInProgress())
+		{
+			PushActiveSnapshot(GetTransactionSnapshot());
+			(void) usage_follow(cache);
+			PopActiveSnapshot();
+		}
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		HOLD_INTERRUPTS();
+		EmitErrorReport();
+		AbortCurrentTransaction();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
 }
 
 static void
@@ -207,6 +246,7 @@ work(MemoryContext context)
 	ListCell   *cell;
 	bool		busy = false;
 	bool		prunes = root_prune_is_due();
+	bool		samples = usage_is_due();
 
 	MemoryContextReset(context);
 	caches = read_caches(context);
@@ -218,6 +258,8 @@ work(MemoryContext context)
 		busy |= repeat(cut, cache, CUT_BATCH);
 		if (prunes)
 			prune(cache);
+		if (samples)
+			sample(cache);
 	}
 	if (caches != NIL)
 		write_divergence();

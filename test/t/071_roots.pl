@@ -11,7 +11,8 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $node = narinfo_node('roots', init => [ allows_streaming => 1 ],
-	conf => "pg_narinfo.root_prune_interval = '1s'\n");
+	conf => "pg_narinfo.root_prune_interval = '1s'\n"
+	. "pg_narinfo.usage_interval = '1s'\n");
 my $port = $node->{http_port};
 
 sub sql { return $node->safe_psql('postgres', @_) }
@@ -42,7 +43,7 @@ my $bytes = sql(qq{WITH RECURSIVE closure (hash) AS (
 	SELECT sum(narinfo.nar_size(v.info)) FROM closure AS c
 		JOIN narinfo.valid_path AS v ON v.cache = 'main'
 			AND v.hash OPERATOR(narinfo.=) c.hash});
-cmp_ok($bytes, '>', 100_000, 'the closure has its size');
+cmp_ok($bytes, '>', 20_000, 'the closure has its size');
 sql("SELECT narinfo.set_quota('team', NULL, $bytes - 1)");
 like(refusal("SELECT narinfo.pin('top', '$top_path', 'team')"),
 	qr/NI006: .*"team".*DETAIL:  They would hold $bytes bytes, and may hold ${\ ($bytes - 1)}\./s,
@@ -144,7 +145,26 @@ sql(q{REVOKE SELECT ON hydra.output FROM coordinator});
 like(refusal('SELECT count(*) FROM narinfo.root_hashes()'),
 	qr/NI007: .*"hydra".*permission denied for table output.*HINT:  Nothing is collected/s,
 	'its rights are those of who added it');
+
+# ---- nor is the janitor kept from its work, and it says what failed
+
+ok(poll_until(sub { slurp_file($node->logfile) =~
+	/narinfo janitor ERROR: .*root source "hydra"|ERROR: .*root source "hydra".*failed: permission/ }),
+	'the janitor cannot count what is held');
+my $janitor = sql(q{SELECT pid FROM pg_stat_activity
+	WHERE backend_type = 'pg_narinfo janitor'});
+sql("SELECT narinfo.pin('brief', '$top_path', expires => clock_timestamp() + interval '1 s')");
+ok($node->poll_query_until('postgres',
+	q{SELECT NOT EXISTS (SELECT FROM narinfo.root WHERE name = 'brief')}),
+	'but removes what has expired');
+is(sql(q{SELECT pid FROM pg_stat_activity
+	WHERE backend_type = 'pg_narinfo janitor'}), $janitor, 'and goes on');
 sql(q{GRANT SELECT ON hydra.output TO coordinator});
+ok($node->poll_query_until('postgres',
+	q{SELECT byte_days > 0 AND nar_bytes = (SELECT sum(n.nar_bytes)
+		FROM narinfo.usage_sample AS n WHERE n.owner = 'coordinator')
+	FROM narinfo.stat_usage WHERE owner = 'coordinator'}),
+	'when it can, it counts byte-days');
 # nor does it do anything by the rights of who asks
 sql(q{CREATE TABLE public.secret (); REVOKE ALL ON public.secret FROM PUBLIC;
 	CREATE FUNCTION hydra.climb() RETURNS text LANGUAGE plpgsql AS $$

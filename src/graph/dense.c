@@ -1,0 +1,752 @@
+/*-------------------------------------------------------------------------
+ *
+ * dense.c
+ *	  The graph of one cache in memory; see dense.h.
+ *
+ *	  valid_path --+--> hashes in memory, then sorted
+ *				   |
+ *				   +--> temporary file: sizes, time, hashes of the references
+ *							  |
+ *							  +--> numbers, by search in the sorted hashes
+ *
+ * The table is read once, in the order that the planner likes best: the paths
+ * of a cache that is most of a table come as they lie.  Hashes of references
+ * are five times as large as the numbers that they become, so they wait in a
+ * file: memory never holds more than the graph.
+ *
+ * References lie in chunks, those of a path in one of them, so that none of
+ * them ever moves and no room is left over.
+ *
+ * Copyright (c) 2026, pg_narinfo contributors
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "graph/dense.h"
+
+#include <limits.h>
+
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "optimizer/plancat.h"
+#include "port/pg_bswap.h"
+#include "storage/buffile.h"
+#include "tcop/dest.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "cache/cache.h"
+#include "cache/progress.h"
+#include "types/types.h"
+
+/*
+ * Where references are: 20 bits of the place in the chunk, 20 of the chunk,
+ * 24 of how many.  A narinfo has less than 2^24 bytes, so it never has more
+ * than a chunk's.
+ */
+#define PLACE_BITS	20
+#define CHUNK_BITS	20
+#define CHUNK_MAX	((uint32) 1 << PLACE_BITS)
+#define CHUNK_MIN	1024
+#define CHUNKS_MAX	((uint32) 1 << CHUNK_BITS)
+
+#define SIZE_BYTES	6
+#define SIZE_LIMIT	(((uint64) 1 << (8 * SIZE_BYTES)) - 1)
+
+#define BYTES_A_PATH 60			/* for estimates: with marks and queues */
+#define BYTES_AN_EDGE 4
+#define REFERENCES_GUESSED 8	/* while the reverse index knows nothing */
+
+#define REPORT_AFTER 4096		/* paths */
+
+typedef struct PathHash
+{
+	uint8		bytes[STORE_HASH_LEN];
+} PathHash;
+
+struct Dense
+{
+	MemoryContext context;
+	const char *cache;
+	Size		memory;			/* now */
+	Size		memory_max;
+	uint32		n;
+	uint32		room;			/* in hashes */
+	PathHash   *hashes;
+	uint64	   *refs;			/* see PLACE_BITS */
+	uint8	   *sizes;			/* of the nar, then of the file */
+	TimestampTz *when;
+	int			begin_bits;		/* of a hash that "begins" tells apart */
+	uint32	   *begins;			/* first path of each, and the end */
+	uint32	  **chunks;
+	uint32		nchunks;
+	uint32		chunk_size;		/* of the last one */
+	uint32		chunk_used;
+	uint64		edges;
+	uint64		dangling;
+};
+
+/* In the file, before the hashes of the references. */
+typedef struct Waiting
+{
+	PathHash	hash;
+	uint32		nrefs;
+	TimestampTz when;
+	uint64		nar_size;
+	uint64		file_size;
+} Waiting;
+
+static int	graph_memory = 4 * 1024 * 1024; /* kB */
+
+static int
+compare_hashes(const PathHash *a, const PathHash *b)
+{
+	uint64		one;
+	uint64		other;
+
+	memcpy(&one, a->bytes, sizeof(one));
+	memcpy(&other, b->bytes, sizeof(other));
+	if (one != other)
+		return pg_ntoh64(one) < pg_ntoh64(other) ? -1 : 1;
+	return memcmp(a->bytes, b->bytes, STORE_HASH_LEN);
+}
+
+#define ST_SORT sort_hashes
+#define ST_ELEMENT_TYPE PathHash
+#define ST_COMPARE(a, b) compare_hashes(a, b)
+#define ST_CHECK_FOR_INTERRUPTS
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
+/*-------------------------------------------------------------------------
+ * Memory
+ *-------------------------------------------------------------------------
+ */
+
+static void
+refuse_memory(const char *cache, double bytes, bool estimated)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 estimated ?
+			 errmsg("the graph of cache \"%s\" would take about %.0f MB",
+					cache, bytes / 1024 / 1024) :
+			 errmsg("the graph of cache \"%s\" takes more than %.0f MB",
+					cache, bytes / 1024 / 1024),
+			 errdetail("pg_narinfo.graph_memory is %d MB.",
+					   graph_memory / 1024),
+			 errhint("Raise pg_narinfo.graph_memory if the server has the memory.")));
+}
+
+static void
+take(Dense *dense, Size bytes)
+{
+	Size		limit = (Size) graph_memory * 1024;
+
+	if (bytes > limit || dense->memory > limit - bytes)
+		refuse_memory(dense->cache, (double) limit, false);
+	dense->memory += bytes;
+	dense->memory_max = Max(dense->memory_max, dense->memory);
+}
+
+void *
+dense_resize(Dense *dense, void *array, Size old, Size new)
+{
+	if (new > old)
+		take(dense, new - old);
+	else
+		dense->memory -= old - new;
+	if (array == NULL)
+		return MemoryContextAllocHuge(dense->context, Max(new, 1));
+	return repalloc_huge(array, Max(new, 1));
+}
+
+void *
+dense_array(Dense *dense, Size bytes_each)
+{
+	Size		bytes = bytes_each * dense->n;
+	void	   *array = dense_resize(dense, NULL, 0, bytes);
+
+	memset(array, 0, bytes);
+	return array;
+}
+
+void
+dense_array_free(Dense *dense, void *array, Size bytes_each)
+{
+	dense->memory -= bytes_each * dense->n;
+	pfree(array);
+}
+
+Size
+dense_memory(const Dense *dense)
+{
+	return dense->memory_max;
+}
+
+/*
+ * What the planner knows of the table, and the reverse index of the edges of
+ * each cache; the caches share the table as they share the edges.
+ */
+void
+dense_estimate(const char *cache, DenseEstimate *estimate)
+{
+	const CacheCatalog *catalog = cache_catalog();
+	CacheUser	user = cache_become_owner();
+	Oid			type = TEXTOID;
+	Datum		name = CStringGetTextDatum(cache);
+	Relation	rel;
+	BlockNumber pages;
+	double		tuples;
+	double		visible;
+	double		edges[2] = {0, 0};
+	bool		isnull;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (SPI_execute_with_args("SELECT coalesce(pg_catalog.sum(edges) "
+							  "FILTER (WHERE cache OPERATOR(pg_catalog.=) "
+							  "$1), 0)::pg_catalog.float8, "
+							  "coalesce(pg_catalog.sum(edges), 0)"
+							  "::pg_catalog.float8 "
+							  "FROM narinfo.referrer_run", 1, &type, &name,
+							  NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read narinfo.referrer_run");
+	for (int i = 0; i < 2; i++)
+		edges[i] = DatumGetFloat8(SPI_getbinval(SPI_tuptable->vals[0],
+												SPI_tuptable->tupdesc, i + 1,
+												&isnull));
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not disconnect from SPI");
+	cache_become_user(user);
+
+	rel = table_open(catalog->valid_path_rel, AccessShareLock);
+	estimate_rel_size(rel, NULL, &pages, &tuples, &visible);
+	table_close(rel, AccessShareLock);
+	estimate->is_bound = edges[0] <= 0;
+	estimate->paths = estimate->is_bound ? tuples :
+		tuples * edges[0] / edges[1];
+	estimate->edges = estimate->is_bound ? tuples * REFERENCES_GUESSED :
+		edges[0];
+	estimate->bytes = BYTES_A_PATH * estimate->paths +
+		BYTES_AN_EDGE * estimate->edges;
+}
+
+/*-------------------------------------------------------------------------
+ * First pass: the table into hashes and the file
+ *-------------------------------------------------------------------------
+ */
+
+typedef struct Reading
+{
+	DestReceiver receiver;		/* first: what the executor knows */
+	Dense	   *dense;
+	BufFile    *file;
+	MemoryContext row_context;
+	int64		expected;		/* paths, for progress */
+} Reading;
+
+static void
+add_hash(Dense *dense, const uint8 *hash)
+{
+	if (dense->n == dense->room)
+	{
+		uint64		room = dense->room + dense->room / 8 + 1024;
+
+		if (dense->n >= DENSE_NONE - 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("cache \"%s\" has more paths than can be counted",
+							dense->cache)));
+		room = Min(room, DENSE_NONE - 1);
+		dense->hashes = dense_resize(dense, dense->hashes,
+							   sizeof(PathHash) * dense->room,
+							   sizeof(PathHash) * room);
+		dense->room = (uint32) room;
+	}
+	memcpy(dense->hashes[dense->n++].bytes, hash, STORE_HASH_LEN);
+}
+
+static void
+add_row(Reading *reading, const uint8 *hash, const struct varlena *info,
+		TimestampTz when)
+{
+	const uint8 *packed = NARINFO_PACKED(info);
+	Waiting		waiting;
+
+	if (!packed_check(packed, NARINFO_PACKED_LEN(info)))
+	{
+		char		text[STORE_HASH_TEXT_LEN];
+
+		store_hash_encode(hash, text);
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("damaged narinfo of %.*s in cache \"%s\"",
+						STORE_HASH_TEXT_LEN, text, reading->dense->cache)));
+	}
+	add_hash(reading->dense, hash);
+	memset(&waiting, 0, sizeof(waiting));
+	memcpy(waiting.hash.bytes, hash, STORE_HASH_LEN);
+	waiting.nrefs = packed_nrefs(packed);
+	waiting.when = when;
+	waiting.nar_size = packed_nar_size(packed);
+	waiting.file_size = packed_file_size(packed);
+	BufFileWrite(reading->file, &waiting, sizeof(waiting));
+	if (waiting.nrefs > 0)
+		BufFileWrite(reading->file, (void *) packed_ref(packed, 0),
+					 (size_t) waiting.nrefs * STORE_HASH_LEN);
+}
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	Reading    *reading = (Reading *) self;
+	MemoryContext old = MemoryContextSwitchTo(reading->row_context);
+	bool		isnull;
+	Datum		hash;
+	Datum		info;
+	Datum		when;
+
+	slot_getallattrs(slot);
+	hash = slot_getattr(slot, 1, &isnull);
+	info = slot_getattr(slot, 2, &isnull);
+	when = slot_getattr(slot, 3, &isnull);
+	add_row(reading, DatumGetStoreHash(hash), PG_DETOAST_DATUM_PACKED(info),
+			DatumGetTimestampTz(when));
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(reading->row_context);
+	if (reading->dense->n % REPORT_AFTER == 0)
+		progress_report(PROGRESS_LOADING, reading->dense->n,
+						reading->expected, 0, 0, 0);
+	return true;
+}
+
+static void
+start_rows(DestReceiver *self, int operation, TupleDesc desc)
+{
+	(void) self;
+	(void) operation;
+	(void) desc;
+}
+
+static void
+end_rows(DestReceiver *self)
+{
+	(void) self;
+}
+
+/* Rows come straight from the table: SPI would copy them all first. */
+static void
+read_table(Reading *reading)
+{
+	Oid			type = TEXTOID;
+	Datum		name = CStringGetTextDatum(reading->dense->cache);
+	ParamListInfo params = makeParamList(1);
+	SPIExecuteOptions options = {0};
+
+	params->params[0].value = name;
+	params->params[0].isnull = false;
+	params->params[0].pflags = PARAM_FLAG_CONST;
+	params->params[0].ptype = type;
+	reading->receiver.receiveSlot = receive_row;
+	reading->receiver.rStartup = start_rows;
+	reading->receiver.rShutdown = end_rows;
+	reading->receiver.rDestroy = end_rows;
+	/* what SPI takes for a receiver that is not its own */
+	reading->receiver.mydest = DestTuplestore;
+	options.params = params;
+	options.read_only = true;	/* by the active snapshot */
+	options.dest = &reading->receiver;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (SPI_execute_extended("SELECT hash, info, registered "
+							 "FROM narinfo.valid_path "
+							 "WHERE cache OPERATOR(pg_catalog.=) $1",
+							 &options) != SPI_OK_SELECT)
+		elog(ERROR, "could not read narinfo.valid_path");
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not disconnect from SPI");
+}
+
+/*-------------------------------------------------------------------------
+ * Search
+ *-------------------------------------------------------------------------
+ */
+
+static inline uint32
+begin_of(const Dense *dense, const uint8 *hash)
+{
+	uint32		top = (uint32) hash[0] << 24 | (uint32) hash[1] << 16 |
+		(uint32) hash[2] << 8 | hash[3];
+
+	return dense->begin_bits == 0 ? 0 : top >> (32 - dense->begin_bits);
+}
+
+/* Four paths or more to each beginning. */
+static void
+make_begins(Dense *dense)
+{
+	uint32		nbegins;
+	uint32		path = 0;
+
+	dense->begin_bits = 0;
+	while (dense->begin_bits < 30 &&
+		   dense->n >> (dense->begin_bits + 3) > 0)
+		dense->begin_bits++;
+	nbegins = (uint32) 1 << dense->begin_bits;
+	dense->begins = dense_resize(dense, NULL, 0, sizeof(uint32) *
+								 ((Size) nbegins + 1));
+	for (uint32 i = 0; i < nbegins; i++)
+	{
+		while (path < dense->n &&
+			   begin_of(dense, dense->hashes[path].bytes) < i)
+			path++;
+		dense->begins[i] = path;
+	}
+	dense->begins[nbegins] = dense->n;
+}
+
+uint32
+dense_find(const Dense *dense, const uint8 hash[STORE_HASH_LEN])
+{
+	uint32		begin = begin_of(dense, hash);
+	uint32		low = dense->begins[begin];
+	uint32		high = dense->begins[begin + 1];
+
+	while (low < high)
+	{
+		uint32		middle = low + (high - low) / 2;
+		int			cmp = compare_hashes((const PathHash *) hash,
+										 &dense->hashes[middle]);
+
+		if (cmp == 0)
+			return middle;
+		if (cmp < 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return DENSE_NONE;
+}
+
+/*-------------------------------------------------------------------------
+ * Second pass: the file into numbers
+ *-------------------------------------------------------------------------
+ */
+
+static void
+read_file(BufFile *file, void *data, size_t n)
+{
+	if (BufFileRead(file, data, n) != n)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("temporary file is shorter than what was written")));
+}
+
+/* Room for the references of one path in one chunk. */
+static uint32 *
+reserve_refs(Dense *dense, uint32 n)
+{
+	if (dense->nchunks == 0 || dense->chunk_size - dense->chunk_used < n)
+	{
+		uint64		size = Max(dense->edges / 16, CHUNK_MIN);
+
+		size = Min(Max(size, n), CHUNK_MAX);
+		if (n > size || dense->nchunks == CHUNKS_MAX)
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("cache \"%s\" has more references than can be counted",
+							dense->cache)));
+		if (dense->nchunks % 64 == 0)
+			dense->chunks = dense_resize(dense, dense->chunks,
+								   sizeof(uint32 *) * dense->nchunks,
+								   sizeof(uint32 *) * (dense->nchunks + 64));
+		dense->chunks[dense->nchunks++] =
+			dense_resize(dense, NULL, 0, sizeof(uint32) * size);
+		dense->chunk_size = (uint32) size;
+		dense->chunk_used = 0;
+	}
+	return dense->chunks[dense->nchunks - 1] + dense->chunk_used;
+}
+
+/*
+ * Memory answers slower than we count, so all that the searches for the
+ * references of a path will look at is asked for before the first of them.
+ */
+static void
+prefetch(const Dense *dense, const PathHash *refs, uint32 n)
+{
+	for (uint32 i = 0; i < n; i++)
+		__builtin_prefetch(&dense->begins[begin_of(dense, refs[i].bytes)]);
+	for (uint32 i = 0; i < n; i++)
+	{
+		uint32		first = dense->begins[begin_of(dense, refs[i].bytes)];
+
+		__builtin_prefetch(&dense->hashes[first]);
+		__builtin_prefetch(&dense->hashes[first + 3]);
+	}
+}
+
+static void
+set_size(uint8 *bytes, uint64 size)
+{
+	size = Min(size, SIZE_LIMIT);
+	for (int i = 0; i < SIZE_BYTES; i++)
+		bytes[i] = (uint8) (size >> (8 * i));
+}
+
+static int64
+get_size(const uint8 *bytes)
+{
+	uint64		size = 0;
+
+	for (int i = 0; i < SIZE_BYTES; i++)
+		size |= (uint64) bytes[i] << (8 * i);
+	return (int64) size;
+}
+
+static void
+fill_path(Dense *dense, const Waiting *waiting, const PathHash *refs)
+{
+	uint32		path = dense_find(dense, waiting->hash.bytes);
+	uint32	   *to = reserve_refs(dense, waiting->nrefs);
+	uint32		n = 0;
+
+	for (uint32 i = 0; i < waiting->nrefs; i++)
+	{
+		uint32		ref = dense_find(dense, refs[i].bytes);
+
+		if (ref == DENSE_NONE)
+			dense->dangling++;
+		else if (ref != path)
+			to[n++] = ref;
+	}
+	/* at the end of a full chunk there is no place, nor need of one */
+	if (n > 0)
+		dense->refs[path] = (uint64) n << (PLACE_BITS + CHUNK_BITS) |
+			(uint64) (dense->nchunks - 1) << PLACE_BITS | dense->chunk_used;
+	dense->chunk_used += n;
+	dense->edges += n;
+	dense->when[path] = waiting->when;
+	set_size(dense->sizes + (Size) path * 2 * SIZE_BYTES, waiting->nar_size);
+	set_size(dense->sizes + ((Size) path * 2 + 1) * SIZE_BYTES,
+			 waiting->file_size);
+}
+
+static void
+read_back(Dense *dense, BufFile *file)
+{
+	uint32		max = 64;
+	PathHash   *refs = palloc(sizeof(PathHash) * max);
+
+	if (BufFileSeek(file, 0, 0, SEEK_SET) != 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not rewind temporary file: %m")));
+	for (uint32 i = 0; i < dense->n; i++)
+	{
+		Waiting		waiting;
+
+		CHECK_FOR_INTERRUPTS();
+		read_file(file, &waiting, sizeof(waiting));
+		if (waiting.nrefs > max)
+		{
+			max = waiting.nrefs;
+			refs = repalloc(refs, sizeof(PathHash) * max);
+		}
+		read_file(file, refs, sizeof(PathHash) * waiting.nrefs);
+		prefetch(dense, refs, waiting.nrefs);
+		fill_path(dense, &waiting, refs);
+		if (i % REPORT_AFTER == 0)
+			progress_report(PROGRESS_LINKING, i, dense->n, 0, 0, 0);
+	}
+	pfree(refs);
+}
+
+/* The arrays beside the hashes, which are no more now than they have to be. */
+static void
+make_arrays(Dense *dense)
+{
+	dense->hashes = dense_resize(dense, dense->hashes,
+						   sizeof(PathHash) * dense->room,
+						   sizeof(PathHash) * dense->n);
+	dense->room = dense->n;
+	dense->refs = dense_array(dense, sizeof(uint64));
+	dense->sizes = dense_array(dense, 2 * SIZE_BYTES);
+	dense->when = dense_array(dense, sizeof(TimestampTz));
+}
+
+static void
+trim_chunk(Dense *dense)
+{
+	uint32	  **last;
+
+	if (dense->nchunks == 0)
+		return;
+	last = &dense->chunks[dense->nchunks - 1];
+	*last = dense_resize(dense, *last, sizeof(uint32) * dense->chunk_size,
+				   sizeof(uint32) * dense->chunk_used);
+	dense->chunk_size = dense->chunk_used;
+}
+
+static Dense *
+make_dense(const char *cache)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "narinfo graph",
+												  ALLOCSET_DEFAULT_SIZES);
+	Dense	   *dense = MemoryContextAllocZero(context, sizeof(Dense));
+
+	dense->context = context;
+	dense->cache = MemoryContextStrdup(context, cache);
+	return dense;
+}
+
+Dense *
+dense_load(const char *cache)
+{
+	DenseEstimate estimate;
+	Reading		reading = {0};
+	Dense	   *dense;
+
+	dense_estimate(cache, &estimate);
+	if (!estimate.is_bound && estimate.bytes > graph_memory * 1024.0)
+		refuse_memory(cache, estimate.bytes, true);
+	dense = make_dense(cache);
+	reading.dense = dense;
+	reading.expected = (int64) estimate.paths;
+	reading.file = BufFileCreateTemp(false);
+	reading.row_context = AllocSetContextCreate(CurrentMemoryContext,
+												"narinfo graph row",
+												ALLOCSET_DEFAULT_SIZES);
+	read_table(&reading);
+	MemoryContextDelete(reading.row_context);
+	sort_hashes(dense->hashes, dense->n);
+	make_arrays(dense);
+	make_begins(dense);
+	read_back(dense, reading.file);
+	BufFileClose(reading.file);
+	trim_chunk(dense);
+	return dense;
+}
+
+void
+dense_free(Dense *dense)
+{
+	MemoryContextDelete(dense->context);
+}
+
+/*-------------------------------------------------------------------------
+ * What is in it
+ *-------------------------------------------------------------------------
+ */
+
+uint32
+dense_count(const Dense *dense)
+{
+	return dense->n;
+}
+
+uint64
+dense_edges(const Dense *dense)
+{
+	return dense->edges;
+}
+
+uint64
+dense_dangling(const Dense *dense)
+{
+	return dense->dangling;
+}
+
+const uint8 *
+dense_hash(const Dense *dense, uint32 path)
+{
+	return dense->hashes[path].bytes;
+}
+
+static inline const uint32 *
+get_refs(const Dense *dense, uint32 path, uint32 *n)
+{
+	uint64		where = dense->refs[path];
+
+	*n = (uint32) (where >> (PLACE_BITS + CHUNK_BITS));
+	return dense->chunks[(where >> PLACE_BITS) & (CHUNKS_MAX - 1)] +
+		(where & (CHUNK_MAX - 1));
+}
+
+const uint32 *
+dense_refs(const Dense *dense, uint32 path, uint32 *n)
+{
+	return get_refs(dense, path, n);
+}
+
+int64
+dense_nar_size(const Dense *dense, uint32 path)
+{
+	return get_size(dense->sizes + (Size) path * 2 * SIZE_BYTES);
+}
+
+int64
+dense_file_size(const Dense *dense, uint32 path)
+{
+	return get_size(dense->sizes + ((Size) path * 2 + 1) * SIZE_BYTES);
+}
+
+TimestampTz
+dense_when(const Dense *dense, uint32 path)
+{
+	return dense->when[path];
+}
+
+void
+dense_use(Dense *dense, uint32 path, TimestampTz at)
+{
+	dense->when[path] = Max(dense->when[path], at);
+}
+
+uint32
+dense_mark(const Dense *dense, uint32 path, uint8 bit, uint8 *marks,
+		   uint32 *queue)
+{
+	uint32		n = 0;
+
+	if (marks[path] & bit)
+		return 0;
+	marks[path] |= bit;
+	queue[n++] = path;
+	for (uint32 i = 0; i < n; i++)
+	{
+		uint32		nrefs;
+		const uint32 *refs = get_refs(dense, queue[i], &nrefs);
+
+		if (i % REPORT_AFTER == 0)
+			CHECK_FOR_INTERRUPTS();
+		for (uint32 j = 0; j < nrefs; j++)
+		{
+			if (marks[refs[j]] & bit)
+				continue;
+			marks[refs[j]] |= bit;
+			queue[n++] = refs[j];
+		}
+	}
+	return n;
+}
+
+void
+dense_init(void)
+{
+	DefineCustomIntVariable("pg_narinfo.graph_memory",
+							"Memory that the graph of a cache may take.",
+							"Collection and other walks of a whole cache are "
+							"refused above it; they take at most 60 bytes a "
+							"path and 4 a reference.",
+							&graph_memory, 4 * 1024 * 1024, 1024, INT_MAX,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+}
