@@ -103,17 +103,45 @@ typedef struct Waiting
 
 static int	graph_memory = 4 * 1024 * 1024; /* kB */
 
-static int
+/* The 20 bytes as numbers that compare as they do. */
+typedef struct Words
+{
+	uint64		high;
+	uint64		middle;
+	uint32		low;
+} Words;
+
+static inline Words
+words_of(const uint8 *hash)
+{
+	Words		words;
+
+	memcpy(&words.high, hash, sizeof(words.high));
+	memcpy(&words.middle, hash + 8, sizeof(words.middle));
+	memcpy(&words.low, hash + 16, sizeof(words.low));
+	words.high = pg_ntoh64(words.high);
+	words.middle = pg_ntoh64(words.middle);
+	words.low = pg_ntoh32(words.low);
+	return words;
+}
+
+static inline int
+compare_words(const Words *a, const Words *b)
+{
+	if (a->high != b->high)
+		return a->high < b->high ? -1 : 1;
+	if (a->middle != b->middle)
+		return a->middle < b->middle ? -1 : 1;
+	return a->low < b->low ? -1 : a->low > b->low;
+}
+
+static inline int
 compare_hashes(const PathHash *a, const PathHash *b)
 {
-	uint64		one;
-	uint64		other;
+	Words		one = words_of(a->bytes);
+	Words		other = words_of(b->bytes);
 
-	memcpy(&one, a->bytes, sizeof(one));
-	memcpy(&other, b->bytes, sizeof(other));
-	if (one != other)
-		return pg_ntoh64(one) < pg_ntoh64(other) ? -1 : 1;
-	return memcmp(a->bytes, b->bytes, STORE_HASH_LEN);
+	return compare_words(&one, &other);
 }
 
 #define ST_SORT sort_hashes
@@ -388,7 +416,7 @@ begin_of(const Dense *dense, const uint8 *hash)
 	return dense->begin_bits == 0 ? 0 : top >> (32 - dense->begin_bits);
 }
 
-/* Four paths or more to each beginning. */
+/* Two to four paths to each beginning. */
 static void
 make_begins(Dense *dense)
 {
@@ -397,7 +425,7 @@ make_begins(Dense *dense)
 
 	dense->begin_bits = 0;
 	while (dense->begin_bits < 30 &&
-		   dense->n >> (dense->begin_bits + 3) > 0)
+		   dense->n >> (dense->begin_bits + 2) > 0)
 		dense->begin_bits++;
 	nbegins = (uint32) 1 << dense->begin_bits;
 	dense->begins = dense_resize(dense, NULL, 0, sizeof(uint32) *
@@ -418,12 +446,13 @@ dense_find(const Dense *dense, const uint8 hash[STORE_HASH_LEN])
 	uint32		begin = begin_of(dense, hash);
 	uint32		low = dense->begins[begin];
 	uint32		high = dense->begins[begin + 1];
+	Words		wanted = words_of(hash);
 
 	while (low < high)
 	{
 		uint32		middle = low + (high - low) / 2;
-		int			cmp = compare_hashes((const PathHash *) hash,
-										 &dense->hashes[middle]);
+		Words		there = words_of(dense->hashes[middle].bytes);
+		int			cmp = compare_words(&wanted, &there);
 
 		if (cmp == 0)
 			return middle;
@@ -476,20 +505,26 @@ reserve_refs(Dense *dense, uint32 n)
 }
 
 /*
- * Memory answers slower than we count, so all that the searches for the
- * references of a path will look at is asked for before the first of them.
+ * Memory answers slower than we count, so what the searches for the references
+ * of a path will look at is asked for before the first of them: the beginnings
+ * while the path before it is at work, the hashes at once.
  */
 static void
-prefetch(const Dense *dense, const PathHash *refs, uint32 n)
+prefetch_begins(const Dense *dense, const PathHash *refs, uint32 n)
 {
 	for (uint32 i = 0; i < n; i++)
 		__builtin_prefetch(&dense->begins[begin_of(dense, refs[i].bytes)]);
+}
+
+static void
+prefetch_hashes(const Dense *dense, const PathHash *refs, uint32 n)
+{
 	for (uint32 i = 0; i < n; i++)
 	{
 		uint32		first = dense->begins[begin_of(dense, refs[i].bytes)];
 
 		__builtin_prefetch(&dense->hashes[first]);
-		__builtin_prefetch(&dense->hashes[first + 3]);
+		__builtin_prefetch(&dense->hashes[first + 2]);
 	}
 }
 
@@ -539,34 +574,60 @@ fill_path(Dense *dense, const Waiting *waiting, const PathHash *refs)
 			 waiting->file_size);
 }
 
+/* A path of the file, and room for its references. */
+typedef struct Record
+{
+	Waiting		waiting;
+	uint32		max;
+	PathHash   *refs;
+} Record;
+
+static void
+read_record(BufFile *file, Record *record)
+{
+	read_file(file, &record->waiting, sizeof(Waiting));
+	if (record->waiting.nrefs > record->max)
+	{
+		record->max = record->waiting.nrefs;
+		record->refs = repalloc(record->refs, sizeof(PathHash) * record->max);
+	}
+	read_file(file, record->refs, sizeof(PathHash) * record->waiting.nrefs);
+}
+
 static void
 read_back(Dense *dense, BufFile *file)
 {
-	uint32		max = 64;
-	PathHash   *refs = palloc(sizeof(PathHash) * max);
+	Record		records[2];
 
+	for (int i = 0; i < 2; i++)
+	{
+		records[i].max = 64;
+		records[i].refs = palloc(sizeof(PathHash) * records[i].max);
+	}
 	if (BufFileSeek(file, 0, 0, SEEK_SET) != 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not rewind temporary file: %m")));
+	if (dense->n > 0)
+		read_record(file, &records[0]);
 	for (uint32 i = 0; i < dense->n; i++)
 	{
-		Waiting		waiting;
+		Record	   *record = &records[i % 2];
+		Record	   *next = &records[(i + 1) % 2];
 
 		CHECK_FOR_INTERRUPTS();
-		read_file(file, &waiting, sizeof(waiting));
-		if (waiting.nrefs > max)
+		prefetch_hashes(dense, record->refs, record->waiting.nrefs);
+		if (i + 1 < dense->n)
 		{
-			max = waiting.nrefs;
-			refs = repalloc(refs, sizeof(PathHash) * max);
+			read_record(file, next);
+			prefetch_begins(dense, next->refs, next->waiting.nrefs);
 		}
-		read_file(file, refs, sizeof(PathHash) * waiting.nrefs);
-		prefetch(dense, refs, waiting.nrefs);
-		fill_path(dense, &waiting, refs);
+		fill_path(dense, &record->waiting, record->refs);
 		if (i % REPORT_AFTER == 0)
 			progress_report(PROGRESS_LINKING, i, dense->n, 0, 0, 0);
 	}
-	pfree(refs);
+	pfree(records[0].refs);
+	pfree(records[1].refs);
 }
 
 /* The arrays beside the hashes, which are no more now than they have to be. */

@@ -8,10 +8,10 @@
  *					where its references are	 8
  *					nar size, file size			12
  *					when it was published		 8
- *					share of the table of beginnings, at most 1
+ *					share of the table of beginnings, at most 2
  *		for an edge:							 4
  *
- * That leaves 11 bytes a path, of the 60 that are promised, for those who
+ * That leaves 10 bytes a path, of the 60 that are promised, for those who
  * walk: marks, queues and counts are made by dense_array(), which counts them.
  *
  * Copyright (c) 2026, pg_narinfo contributors
