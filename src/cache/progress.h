@@ -24,14 +24,17 @@ typedef enum ProgressCommand
 	PROGRESS_IMPORT = 1,
 	PROGRESS_EXPORT = 2,
 	PROGRESS_RESIGN = 3,
-	PROGRESS_CHECKPOINT = 4
+	PROGRESS_CHECKPOINT = 4,
+	PROGRESS_CHECK_FILES = 9
 } ProgressCommand;
 
 typedef enum ProgressPhase
 {
 	PROGRESS_READING = 1,
 	PROGRESS_WRITING = 2,
-	PROGRESS_SIGNING = 3
+	PROGRESS_SIGNING = 3,
+	PROGRESS_FILES = 9,
+	PROGRESS_NARINFOS = 10
 } ProgressPhase;
 
 extern void progress_start(ProgressCommand command, Oid relation);

@@ -8,6 +8,7 @@
  *								remove those that are old and not needed
  *							write what waits for narinfo.divergence
  *							remove, now and then, what is left of uploads
+ *							remove files that no narinfo names any more
  *							wait, longer each time that nothing was found
  *
  * It looks at the end of each event log, one index lookup a cache, rather than
@@ -43,6 +44,7 @@
 #include "cache/referrer.h"
 #include "cache/retention.h"
 #include "compat.h"
+#include "nar/removal.h"
 #include "nar/store.h"
 #include "worker/worker.h"
 
@@ -203,6 +205,8 @@ work(MemoryContext context)
 	if (caches != NIL)
 		write_divergence();
 	sweep_uploads();
+	if (caches != NIL)
+		busy |= removal_work();
 	pgstat_report_stat(false);
 	return busy;
 }
