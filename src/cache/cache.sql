@@ -207,6 +207,11 @@ CREATE VIEW stat_progress AS
 			WHEN 3 THEN 'signing' WHEN 4 THEN 'loading' WHEN 5 THEN 'linking'
 			WHEN 6 THEN 'marking' WHEN 7 THEN 'storing'
 			WHEN 8 THEN 'removing' END AS phase,
+			WHEN 9 THEN 'check_files'
+			END AS command,
+		CASE p.param12 WHEN 1 THEN 'reading' WHEN 2 THEN 'writing'
+			WHEN 3 THEN 'signing'
+			WHEN 9 THEN 'files' WHEN 10 THEN 'narinfos' END AS phase,
 		p.param13 AS done,
 		nullif(p.param14, 0) AS total,
 		p.param3 AS narinfos,
@@ -225,10 +230,13 @@ COMMENT ON COLUMN stat_progress.usename IS 'user';
 COMMENT ON COLUMN stat_progress.command IS 'import_cache, export_cache, resign_cache, checkpoint_cache, gc_plan or gc_run';
 COMMENT ON COLUMN stat_progress.phase IS 'reading files, writing or signing narinfos; loading paths, linking their references, marking what is alive, storing the plan; removing paths';
 COMMENT ON COLUMN stat_progress.done IS 'files read, narinfos written or looked at, or paths, in this phase';
+COMMENT ON COLUMN stat_progress.command IS 'import_cache, export_cache, resign_cache, checkpoint_cache or check_files';
+COMMENT ON COLUMN stat_progress.phase IS 'reading files, or writing or signing narinfos; of check_files, looking at files or at narinfos';
+COMMENT ON COLUMN stat_progress.done IS 'files read or looked at, or narinfos written or looked at, in this phase';
 COMMENT ON COLUMN stat_progress.total IS 'of how many, where that is known';
-COMMENT ON COLUMN stat_progress.narinfos IS 'narinfos that went in or out, or were signed';
+COMMENT ON COLUMN stat_progress.narinfos IS 'narinfos that went in or out, were signed, or were compared with their files';
 COMMENT ON COLUMN stat_progress.unchanged IS 'narinfos that were there, or signed, already';
-COMMENT ON COLUMN stat_progress.left_out IS 'files that were left out, see import_error, or narinfos that cannot be signed';
+COMMENT ON COLUMN stat_progress.left_out IS 'files that were left out, see import_error, narinfos that cannot be signed, or problems that were found, see file_problem';
 COMMENT ON COLUMN stat_progress.started IS 'when it was called';
 COMMENT ON COLUMN stat_progress.query IS 'the call';
 

@@ -27,6 +27,7 @@ typedef enum ProgressCommand
 	PROGRESS_CHECKPOINT = 4,
 	PROGRESS_GC_PLAN = 5,
 	PROGRESS_GC_RUN = 6
+	PROGRESS_CHECK_FILES = 9
 } ProgressCommand;
 
 typedef enum ProgressPhase
@@ -39,6 +40,8 @@ typedef enum ProgressPhase
 	PROGRESS_MARKING = 6,
 	PROGRESS_STORING = 7,
 	PROGRESS_REMOVING = 8
+	PROGRESS_FILES = 9,
+	PROGRESS_NARINFOS = 10
 } ProgressPhase;
 
 extern void progress_start(ProgressCommand command, Oid relation);

@@ -20,6 +20,7 @@
 
 #include "cache/cache.h"
 #include "http/path.h"
+#include "nar/removal.h"
 #include "nar/root.h"
 #include "nar/store.h"
 
@@ -46,6 +47,7 @@ nar_init(void)
 							   &nar_file_root, "",
 							   PGC_SIGHUP, 0, NULL, NULL, NULL);
 	store_init();
+	removal_init();
 }
 
 static void

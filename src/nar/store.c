@@ -27,6 +27,7 @@
 #include "base/hash.h"
 #include "cache/cache.h"
 #include "nar/gzip.h"
+#include "nar/removal.h"
 #include "nar/store.h"
 #include "nar/temp.h"
 
@@ -217,6 +218,7 @@ typedef struct Keeping
 	int			directory;		/* the cache's */
 	int			fd;				/* of temp */
 	int			there;			/* of what is at "path", or -1 */
+	struct stat there_st;		/* of it */
 	char	   *reason;
 	size_t		reason_size;
 } Keeping;
@@ -278,6 +280,16 @@ refuse(Keeping *keeping, const char *why)
 	return STORE_REFUSED;
 }
 
+/* Does what is there, and is the same, stay as if it were new? */
+static bool
+stays(Keeping *keeping)
+{
+	return strncmp(keeping->path, "nar/", 4) != 0 ||
+		removal_hold(keeping->cache,
+					 span_of(keeping->path, strlen(keeping->path)),
+					 span_of(NULL, 0), keeping->there, &keeping->there_st);
+}
+
 /* What to do with it, as nothing was done yet. */
 static StoreResult
 decide(Keeping *keeping)
@@ -287,7 +299,7 @@ decide(Keeping *keeping)
 
 	if (keeping->there >= 0 &&
 		same_content(keeping->fd, keeping->there, keeping->path))
-		return STORE_SAME;
+		return stays(keeping) ? STORE_SAME : STORE_REPLACED;
 	if (named && !has_hash(keeping->fd, digest, keeping->path))
 		return refuse(keeping, "does not have the SHA-256 of its name");
 	if (keeping->there < 0)
@@ -338,7 +350,6 @@ put_in_place(Keeping *keeping, StoreResult result)
 static StoreResult
 keep(Keeping *keeping, bool gzip)
 {
-	struct stat st;
 	StoreResult result = STORE_NEW;
 
 	keeping->fd = nar_open_beneath(keeping->directory, keeping->temp.name,
@@ -350,7 +361,8 @@ keep(Keeping *keeping, bool gzip)
 	if (result != STORE_NEW)
 		return result;
 
-	keeping->there = nar_open_file(keeping->directory, keeping->path, &st);
+	keeping->there = nar_open_file(keeping->directory, keeping->path,
+								   &keeping->there_st);
 	result = decide(keeping);
 	if (result == STORE_NEW || result == STORE_REPLACED)
 		result = put_in_place(keeping, result);

@@ -13,9 +13,12 @@
 #include "postgres.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "http/conditional.h"
+#include "nar/removal.h"
 #include "nar/root.h"
+#include "serve/auth.h"
 #include "serve/route.h"
 
 /*
@@ -32,6 +35,17 @@ make_etag(const struct stat *st, char *etag, size_t size)
 			 (unsigned long) st->st_mtim.tv_nsec);
 }
 
+/*
+ * Whoever may push, and asks whether a NAR is there, does not push it then:
+ * so it has to stay.
+ */
+static bool
+is_counted_on(HttpRequest *req, const CacheInfo *cache, Span path)
+{
+	return http_request_method(req) == HTTP_HEAD &&
+		span_starts(path, "nar/") && auth_may(req, cache, AUTH_PUSH);
+}
+
 void
 route_file(HttpRequest *req, const CacheInfo *cache, Span path,
 		   const char *content_type, const char *cache_control,
@@ -40,9 +54,16 @@ route_file(HttpRequest *req, const CacheInfo *cache, Span path,
 	HttpSelection *selection = palloc(sizeof(HttpSelection));
 	struct stat st;
 	char		etag[HTTP_MAX_ETAG];
+	bool		counted_on = is_counted_on(req, cache, path);
 	int			fd = nar_open_asked(cache->name, path,
-											   http_request_query(req), &st);
+									http_request_query(req), &st);
 
+	if (fd >= 0 && counted_on &&
+		!removal_hold(cache->name, path, http_request_query(req), fd, &st))
+	{
+		close(fd);
+		fd = -1;
+	}
 	if (fd < 0)
 	{
 		reply_absent(reply);

@@ -10,6 +10,7 @@
  *								look who holds how much, more seldom
  *							write what waits for narinfo.divergence
  *							remove, now and then, what is left of uploads
+ *							remove files that no narinfo names any more
  *							wait, longer each time that nothing was found
  *
  * It looks at the end of each event log, one index lookup a cache, rather than
@@ -46,6 +47,7 @@
 #include "cache/referrer.h"
 #include "cache/retention.h"
 #include "compat.h"
+#include "nar/removal.h"
 #include "nar/store.h"
 #include "graph/root.h"
 #include "graph/usage.h"
@@ -264,6 +266,8 @@ work(MemoryContext context)
 	if (caches != NIL)
 		write_divergence();
 	sweep_uploads();
+	if (caches != NIL)
+		busy |= removal_work();
 	pgstat_report_stat(false);
 	return busy;
 }

@@ -14,7 +14,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "nar/root.h"
+#include "nar/removal.h"
+#include "nar/store.h"
 #include "types/types.h"
 #include "worker/writer.h"
 
@@ -95,6 +96,7 @@ check_file(HeldJob *held, const NarinfoUrl *url)
 	char	   *path = nar_url_path(url->url);
 	struct stat st;
 	int			fd;
+	bool		stays;
 
 	if (path == NULL)
 	{
@@ -109,7 +111,16 @@ check_file(HeldJob *held, const NarinfoUrl *url)
 		held_answer(held, 403, "%s is not here: push the NAR first", path);
 		return false;
 	}
+	/* it may have been about to be removed; the check takes time */
+	stays = removal_hold(held->job.cache, span_of(path, strlen(path)),
+						 span_of(NULL, 0), fd, &st);
 	close(fd);
+	if (!stays)
+	{
+		held_answer(held, 403, "%s is not here any more: push it again",
+					path);
+		return false;
+	}
 	if (url->has_file_size && url->file_size != (uint64) st.st_size)
 	{
 		held_answer(held, 403, "%s has " INT64_FORMAT
