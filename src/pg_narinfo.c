@@ -14,9 +14,9 @@
 
 #include "cache/cache.h"
 #include "cache/gate.h"
-#include "nar/root.h"
 #include "graph/dense.h"
 #include "graph/root.h"
+#include "nar/root.h"
 #include "serve/serve.h"
 #include "worker/worker.h"
 
@@ -29,9 +29,9 @@ _PG_init(void)
 {
 	cache_init();
 	gate_init();
-	nar_init();
 	dense_init();
 	root_init();
+	nar_init();
 	serve_init();
 	worker_init();
 
