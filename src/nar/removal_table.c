@@ -375,7 +375,8 @@ look_at_queue(RemovalRun *run, uint32 first, uint32 end)
 					lengthof(types), types, values, true);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
-		DueFile    *file = &run->files[first + DatumGetInt64(value_of(i, 1)) - 1];
+		uint32		number = (uint32) DatumGetInt64(value_of(i, 1)) - 1;
+		DueFile    *file = &run->files[first + number];
 		TimestampTz since = DatumGetTimestampTz(value_of(i, 2));
 
 		if (since <= run->cutoff || (file->state != REMOVAL_WAITING &&
