@@ -16,6 +16,8 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
@@ -45,6 +47,8 @@ typedef struct Checking
 {
 	CacheInfo	cache;
 	FileTable  *table;
+	SPIPlanPtr	insert;
+	MemoryContext row_context;
 	ProgressPhase phase;
 	int64		done;			/* in this phase */
 	int64		total;			/* 0: not known */
@@ -91,6 +95,28 @@ begin_phase(Checking *check, ProgressPhase phase, int64 total)
 	report(check);
 }
 
+/*
+ * The name of a file that is no text in this encoding is shown with escapes;
+ * no narinfo can name it.
+ */
+static Datum
+printable(const char *path)
+{
+	StringInfoData escaped;
+
+	if (pg_verifymbstr(path, (int) strlen(path), true))
+		return CStringGetTextDatum(path);
+	initStringInfo(&escaped);
+	for (const char *c = path; *c != '\0'; c++)
+	{
+		if (IS_HIGHBIT_SET(*c))
+			appendStringInfo(&escaped, "%%%02X", (unsigned char) *c);
+		else
+			appendStringInfoChar(&escaped, *c);
+	}
+	return CStringGetTextDatum(escaped.data);
+}
+
 /* What is queued for its removal already is no problem. */
 static void
 add_problem(Checking *check, const Problem *problem)
@@ -99,10 +125,11 @@ add_problem(Checking *check, const Problem *problem)
 		TEXTOID, TEXTOID, cache_catalog()->store_hash_type, TEXTOID, INT8OID,
 		INT8OID, FLOAT8OID
 	};
+	MemoryContext old = MemoryContextSwitchTo(check->row_context);
 	Datum		values[] = {
 		CStringGetTextDatum(check->cache.name),
 		CStringGetTextDatum(kind_labels[problem->kind]),
-		PointerGetDatum(problem->hash), CStringGetTextDatum(problem->path),
+		PointerGetDatum(problem->hash), printable(problem->path),
 		Int64GetDatum(problem->bytes), Int64GetDatum(problem->expected),
 		Float8GetDatum(problem->st ? (double) problem->st->st_mtime : 0)
 	};
@@ -112,19 +139,24 @@ add_problem(Checking *check, const Problem *problem)
 		problem->st ? ' ' : 'n', '\0'
 	};
 
-	if (SPI_execute_with_args("INSERT INTO narinfo.file_problem "
-							  "(cache, kind, hash, path, bytes, expected, "
-							  "modified, found) "
-							  "SELECT $1, $2::narinfo.file_problem_kind, "
-							  "$3, $4, $5, $6, to_timestamp($7), "
-							  "clock_timestamp() "
-							  "WHERE $2 <> 'unreferenced' OR NOT EXISTS ("
-							  "SELECT FROM narinfo.file_removal AS q "
-							  "WHERE q.cache = $1 AND q.path = $4)",
-							  lengthof(types), types, values, nulls, false,
-							  0) != SPI_OK_INSERT)
+	if (check->insert == NULL)
+		check->insert =
+			SPI_prepare("INSERT INTO narinfo.file_problem "
+						"(cache, kind, hash, path, bytes, expected, "
+						"modified, found) "
+						"SELECT $1, $2::narinfo.file_problem_kind, "
+						"$3, $4, $5, $6, to_timestamp($7), clock_timestamp() "
+						"WHERE $2 <> 'unreferenced' OR NOT EXISTS ("
+						"SELECT FROM narinfo.file_removal AS q "
+						"WHERE q.cache = $1 AND q.path = $4)",
+						lengthof(types), types);
+	if (check->insert == NULL ||
+		SPI_execute_plan(check->insert, values, nulls, false,
+						 0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write into narinfo.file_problem");
 	check->problems += (int64) SPI_processed;
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(check->row_context);
 }
 
 /*-------------------------------------------------------------------------
@@ -303,6 +335,8 @@ check_files(PG_FUNCTION_ARGS)
 									"narinfo check of files",
 									ALLOCSET_DEFAULT_SIZES);
 	check.table = file_table_create(context);
+	check.row_context = AllocSetContextCreate(context, "narinfo problem",
+											  ALLOCSET_DEFAULT_SIZES);
 	progress_start(PROGRESS_CHECK_FILES, cache_catalog()->valid_path_rel);
 	run_check(&check);
 	progress_end();

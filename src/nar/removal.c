@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
+#include "utils/timeout.h"
 
 #include "cache/node.h"
 #include "cache/transfer.h"
@@ -160,9 +161,12 @@ parent_of(RemovalRun *run, const DueFile *file)
 	return run->parent;
 }
 
-static void
+/* Whether any was. */
+static bool
 hide_files(RemovalRun *run, uint32 first, uint32 end)
 {
+	bool		any = false;
+
 	for (uint32 i = first; i < end; i++)
 	{
 		DueFile    *file = &run->files[i];
@@ -174,7 +178,9 @@ hide_files(RemovalRun *run, uint32 first, uint32 end)
 		parent = parent_of(run, file);
 		file->state = parent < 0 ? REMOVAL_TROUBLE :
 			removal_hide(parent, file, run->cutoff);
+		any |= file->state == REMOVAL_HIDDEN;
 	}
+	return any;
 }
 
 /* Those that are named, too: an earlier run may have been cut off. */
@@ -255,8 +261,8 @@ remove_some(RemovalRun *run, uint32 first, uint32 end)
 
 	PG_TRY();
 	{
-		hide_files(run, first, end);
-		if (!wait_for_writers(run))
+		removal_look_at_queue(run, first, end);
+		if (hide_files(run, first, end) && !wait_for_writers(run))
 		{
 			put_back_files(run, first, end, true);
 			ereport(LOG,
@@ -395,6 +401,46 @@ turn(Stage stage)
 	return STAGE_IDLE;
 }
 
+/*
+ * One transaction.  What fails is tried again after the pause, since the
+ * janitor has more to do than this; what somebody has locked, soon.
+ */
+static Stage
+try_turn(Stage stage)
+{
+	volatile Stage next = STAGE_IDLE;
+
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		next = turn(stage);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		bool		locked = geterrcode() == ERRCODE_LOCK_NOT_AVAILABLE;
+
+		HOLD_INTERRUPTS();
+		if (!locked)
+			EmitErrorReport();
+		disable_all_timeouts(false);
+		QueryCancelPending = false;
+		AbortOutOfAnyTransaction();
+		FlushErrorState();
+		RESUME_INTERRUPTS();
+		if (current != NULL)
+			current->stuck = true;
+		if (stage != STAGE_IDLE)
+			(void) end_run();
+		paused_since = locked ? 0 : GetCurrentTimestamp();
+		next = STAGE_IDLE;
+	}
+	PG_END_TRY();
+	return next;
+}
+
 bool
 removal_work(void)
 {
@@ -415,9 +461,7 @@ removal_work(void)
 		if (stage == STAGE_REMOVING && removal_rate > 0)
 			next_step = now + (TimestampTz) step_size() * USECS_PER_SEC /
 				removal_rate;
-		StartTransactionCommand();
-		stage = turn(stage);
-		CommitTransactionCommand();
+		stage = try_turn(stage);
 		CHECK_FOR_INTERRUPTS();
 	} while (stage != STAGE_IDLE &&
 			 !TimestampDifferenceExceeds(begun, GetCurrentTimestamp(), 1000));

@@ -111,10 +111,14 @@ typedef struct DueFile
 								 * whatever directory; 0: none */
 	uint8		state;			/* RemovalState */
 	bool		looked;			/* device and inode are known */
+	uint32		first_entry;	/* of its entries in the queue */
+	uint32		nentries;
 	uint64		device;
 	uint64		inode;
 	int64		bytes;
 	TimestampTz modified;
+	TimestampTz later;			/* REMOVAL_LATER: when it was queued again,
+								 * 0: not known */
 } DueFile;
 
 /* The files of a run by their names; files[0] is not used. */

@@ -15,6 +15,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
@@ -56,18 +57,35 @@ removal_root_ready(void)
 	return ready;
 }
 
+/* As nar_open_cache(), but it raises no error: others are not to suffer. */
+static int
+open_cache(const char *cache)
+{
+	int			root = nar_root();
+
+	return root < 0 ? -1 :
+		nar_try_beneath(root, strcmp(cache, CACHE_MAIN) == 0 ? "." : cache,
+						O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
+}
+
 int
 removal_open_parent(const char *cache, const char *path)
 {
-	int			directory = nar_open_cache(cache);
-	char	   *parent;
-	int			fd;
+	int			directory = open_cache(cache);
+	char	   *parent = temp_parent(path);
+	int			fd = -1;
 
-	if (directory < 0)
-		return -1;
-	parent = temp_parent(path);
-	fd = nar_try_beneath(directory, parent, O_RDONLY | O_DIRECTORY, 0, 0);
-	close(directory);
+	if (directory >= 0)
+	{
+		fd = nar_try_beneath(directory, parent, O_RDONLY | O_DIRECTORY, 0,
+							 0);
+		close(directory);
+	}
+	if (fd < 0 && errno != ENOENT)
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("pg_narinfo could not open \"%s\" of cache \"%s\": %m",
+						parent, cache)));
 	pfree(parent);
 	return fd;
 }
@@ -83,7 +101,7 @@ removal_end_parent(int parent, bool changed)
 
 	/* as with PostgreSQL's own: some file systems cannot do it */
 	if (result != 0 && error != EBADF && error != EINVAL)
-		ereport(ERROR,
+		ereport(LOG,
 				(errcode_for_file_access(),
 				 errmsg("could not fsync a directory of \"%s\": %m",
 						nar_file_root)));
@@ -92,7 +110,7 @@ removal_end_parent(int parent, bool changed)
 bool
 removal_stat(const char *cache, const char *path, struct stat *st)
 {
-	int			directory = nar_open_cache(cache);
+	int			directory = open_cache(cache);
 	int			fd;
 	bool		found;
 
@@ -244,7 +262,7 @@ removal_unlink_listing(const char *cache, const uint8 *hash,
 {
 	char		hash_text[STORE_HASH_TEXT_LEN];
 	char		name[STORE_HASH_TEXT_LEN + sizeof(".ls")];
-	int			directory = nar_open_cache(cache);
+	int			directory = open_cache(cache);
 	struct stat st;
 
 	if (directory < 0)

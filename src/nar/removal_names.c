@@ -21,6 +21,7 @@
 #include "access/tableam.h"
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -63,7 +64,8 @@ decode_path(Span url)
 	path[len] = '\0';
 	if (len > STORE_FILE_PATH_MAX || strlen(path) != len ||
 		strncmp(path, "nar/", 4) != 0 || path[len - 1] == '/' ||
-		strstr(path, "/.") != NULL || strstr(path, "//") != NULL)
+		strstr(path, "/.") != NULL || strstr(path, "//") != NULL ||
+		!pg_verifymbstr(path, (int) len, true))
 		return NULL;
 	return path;
 }

@@ -16,11 +16,12 @@
 #include "postgres.h"
 
 #include "nodes/pg_list.h"
+#include "storage/itemptr.h"
 
 #include "cache/cache.h"
 #include "nar/removal.h"
 
-/* Files of one run: some 200 bytes of memory each. */
+/* Files of one run: some 250 bytes of memory each. */
 #define RUN_MAX 100000
 
 /* The last event of a cache that was taken into account. */
@@ -35,6 +36,7 @@ typedef struct RemovalRun
 	MemoryContext context;
 	TimestampTz cutoff;			/* due is what is queued since before */
 	DueFile    *files;			/* from 1 to n, by cache and path */
+	ItemPointerData *entries;	/* rows of the queue, in the same order */
 	uint32		n;
 	uint32		next;			/* that was not looked at yet */
 	bool		full;			/* there may be more that are due */
@@ -76,10 +78,10 @@ extern void removal_execute(const char *query, int nargs, Oid *types,
 /* Loads what is due and strikes out what is named; false if nothing is due. */
 extern bool removal_load(RemovalRun *run);
 
-/*
- * Strikes out what was named since, or queued again: of these files the
- * latter, of all the former.
- */
+/* Strikes out those of these files that are queued with a later time, too. */
+extern void removal_look_at_queue(RemovalRun *run, uint32 first, uint32 end);
+
+/* The same, and of all files what was named since. */
 extern void removal_look_again(RemovalRun *run, uint32 first, uint32 end);
 
 /* What became of these files: the queue, HASH.ls, and figures. */

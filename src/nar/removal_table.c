@@ -39,6 +39,10 @@
  *-------------------------------------------------------------------------
  */
 
+static const char *const plan_settings[] = {
+	"enable_seqscan", "enable_hashjoin", "enable_mergejoin"
+};
+
 void
 removal_access_begin(RemovalAccess *access)
 {
@@ -47,6 +51,11 @@ removal_access_begin(RemovalAccess *access)
 	(void) set_config_option("search_path", "pg_catalog, pg_temp",
 							 PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
 							 true, 0, false);
+	/* a queue of millions may not have been analyzed: each lookup by index */
+	for (size_t i = 0; i < lengthof(plan_settings); i++)
+		(void) set_config_option(plan_settings[i], "off", PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+								 false);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -82,6 +91,13 @@ value_of(uint64 row, int column)
 									  SPI_tuptable->tupdesc, column, &isnull);
 
 	return isnull ? (Datum) 0 : value;
+}
+
+static Datum
+text_array(Datum *texts, int n)
+{
+	return PointerGetDatum(construct_array(texts, n, TEXTOID, -1, false,
+										   TYPALIGN_INT));
 }
 
 /* The name of a cache, which lives as long as the run. */
@@ -121,15 +137,21 @@ compare_files(const void *a, const void *b)
 
 /* Several narinfos may have named one file. */
 static void
-sort_files(RemovalRun *run)
+sort_files(RemovalRun *run, const ItemPointerData *entries)
 {
 	uint32		n = 0;
 
 	qsort(run->files + 1, run->n, sizeof(DueFile), compare_files);
 	for (uint32 i = 1; i <= run->n; i++)
 	{
+		run->entries[i - 1] = entries[run->files[i].first_entry];
 		if (n == 0 || compare_files(&run->files[n], &run->files[i]) != 0)
+		{
 			run->files[++n] = run->files[i];
+			run->files[n].first_entry = i - 1;
+			run->files[n].nentries = 0;
+		}
+		run->files[n].nentries++;
 	}
 	run->n = n;
 }
@@ -139,17 +161,19 @@ load_files(RemovalRun *run)
 {
 	Oid			types[] = {TIMESTAMPTZOID};
 	Datum		values[] = {TimestampTzGetDatum(run->cutoff)};
+	ItemPointerData *entries;
 
-	removal_execute("SELECT q.cache, q.path FROM narinfo.file_removal AS q "
-			"WHERE q.since <= $1 AND NOT EXISTS ("
-			"SELECT FROM narinfo.file_removal AS l WHERE l.cache = q.cache "
-			"AND l.path = q.path AND l.since > $1) "
-			"ORDER BY q.since LIMIT " CppAsString2(RUN_MAX),
-			lengthof(types), types, values, true);
+	removal_execute("SELECT q.cache, q.path, q.ctid "
+					"FROM narinfo.file_removal AS q WHERE q.since <= $1 "
+					"ORDER BY q.since LIMIT " CppAsString2(RUN_MAX),
+					lengthof(types), types, values, true);
 	run->n = (uint32) SPI_processed;
 	run->full = SPI_processed == RUN_MAX;
 	run->files = MemoryContextAllocZero(run->context,
 										sizeof(DueFile) * (run->n + 1));
+	run->entries = MemoryContextAlloc(run->context,
+									  sizeof(ItemPointerData) * (run->n + 1));
+	entries = palloc(sizeof(ItemPointerData) * (run->n + 1));
 	for (uint32 i = 0; i < run->n; i++)
 	{
 		DueFile    *file = &run->files[i + 1];
@@ -157,10 +181,13 @@ load_files(RemovalRun *run)
 
 		file->cache = intern(run, TextDatumGetCString(value_of(i, 1)));
 		file->path = MemoryContextStrdup(run->context, path);
+		file->first_entry = i;
+		entries[i] = *(ItemPointer) DatumGetPointer(value_of(i, 3));
 		pfree(path);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	sort_files(run);
+	sort_files(run, entries);
+	pfree(entries);
 }
 
 /*-------------------------------------------------------------------------
@@ -319,92 +346,56 @@ look_at_events(RemovalRun *run)
 }
 
 /*-------------------------------------------------------------------------
- * Files as arrays
+ * Who has queued them again
  *-------------------------------------------------------------------------
  */
 
-/* Those of the files whose state is one of these (a bit each). */
-#define STATE(state) (1U << (state))
-
-typedef struct FileArrays
-{
-	int			n;
-	Datum	   *caches;
-	Datum	   *paths;
-	Datum	   *times;
-	uint32	   *numbers;
-} FileArrays;
-
-static void
-take_files(RemovalRun *run, uint32 first, uint32 end, uint32 states,
-		   FileArrays *arrays)
-{
-	uint32		max = end - first;
-	TimestampTz now = GetCurrentTimestamp();
-
-	arrays->n = 0;
-	arrays->caches = palloc(sizeof(Datum) * max);
-	arrays->paths = palloc(sizeof(Datum) * max);
-	arrays->times = palloc(sizeof(Datum) * max);
-	arrays->numbers = palloc(sizeof(uint32) * max);
-	for (uint32 i = first; i < end; i++)
-	{
-		const DueFile *file = &run->files[i];
-		TimestampTz since = file->state == REMOVAL_YOUNG ?
-			file->modified : now;
-
-		if (!(STATE(file->state) & states))
-			continue;
-		arrays->caches[arrays->n] = CStringGetTextDatum(file->cache);
-		arrays->paths[arrays->n] = CStringGetTextDatum(file->path);
-		arrays->times[arrays->n] = TimestampTzGetDatum(since);
-		arrays->numbers[arrays->n++] = i;
-	}
-}
-
-static Datum
-text_array(Datum *texts, int n)
-{
-	return PointerGetDatum(construct_array(texts, n, TEXTOID, -1, false,
-										   TYPALIGN_INT));
-}
-
-/* $1 and $2 are caches and paths, $3 the time before which they are due. */
-#define FILE_TYPES {TEXTARRAYOID, TEXTARRAYOID, TIMESTAMPTZOID, \
-	TIMESTAMPTZARRAYOID}
-
-static void
-set_values(const RemovalRun *run, const FileArrays *arrays, Datum values[4])
-{
-	values[0] = text_array(arrays->caches, arrays->n);
-	values[1] = text_array(arrays->paths, arrays->n);
-	values[2] = TimestampTzGetDatum(run->cutoff);
-	values[3] = PointerGetDatum(construct_array(arrays->times, arrays->n,
-												TIMESTAMPTZOID, 8,
-												FLOAT8PASSBYVAL,
-												TYPALIGN_DOUBLE));
-}
-
-/* Those that were queued again have been named in between. */
+/*
+ * It was named in between, or is by a path whose narinfo went later.
+ */
 static void
 look_at_queue(RemovalRun *run, uint32 first, uint32 end)
 {
-	Oid			types[] = FILE_TYPES;
-	Datum		values[4];
-	FileArrays	arrays;
+	Oid			types[] = {TEXTARRAYOID, TEXTARRAYOID};
+	Datum		values[2];
+	Datum	   *caches = palloc(sizeof(Datum) * (end - first));
+	Datum	   *paths = palloc(sizeof(Datum) * (end - first));
 
-	take_files(run, first, end, STATE(REMOVAL_HIDDEN), &arrays);
-	if (arrays.n == 0)
-		return;
-	set_values(run, &arrays, values);
-	removal_execute("SELECT u.n FROM unnest($1, $2) WITH ORDINALITY "
-			"AS u (cache, path, n) WHERE EXISTS ("
-			"SELECT FROM narinfo.file_removal AS q WHERE q.cache = u.cache "
-			"AND q.path = u.path AND q.since > $3)", 3, types, values, true);
+	for (uint32 i = first; i < end; i++)
+	{
+		caches[i - first] = CStringGetTextDatum(run->files[i].cache);
+		paths[i - first] = CStringGetTextDatum(run->files[i].path);
+	}
+	values[0] = text_array(caches, (int) (end - first));
+	values[1] = text_array(paths, (int) (end - first));
+	removal_execute("SELECT u.n, (SELECT max(q.since) "
+					"FROM narinfo.file_removal AS q "
+					"WHERE q.cache = u.cache AND q.path = u.path) "
+					"FROM unnest($1, $2) WITH ORDINALITY AS u (cache, path, n)",
+					lengthof(types), types, values, true);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		run->files[arrays.numbers[DatumGetInt64(value_of(i, 1)) - 1]].state =
-			REMOVAL_LATER;
+	{
+		uint32		number = (uint32) DatumGetInt64(value_of(i, 1)) - 1;
+		DueFile    *file = &run->files[first + number];
+		TimestampTz since = DatumGetTimestampTz(value_of(i, 2));
+
+		if (since <= run->cutoff || (file->state != REMOVAL_WAITING &&
+									 file->state != REMOVAL_HIDDEN))
+			continue;
+		file->state = REMOVAL_LATER;
+		file->later = since;
+	}
 	SPI_freetuptable(SPI_tuptable);
+}
+
+void
+removal_look_at_queue(RemovalRun *run, uint32 first, uint32 end)
+{
+	RemovalAccess access;
+
+	removal_access_begin(&access);
+	look_at_queue(run, first, end);
+	removal_access_end(&access);
 }
 
 void
@@ -451,33 +442,68 @@ removal_writers(RemovalRun *run, const char *among)
  *-------------------------------------------------------------------------
  */
 
+/* Those of the files whose state is one of these (a bit each). */
+#define STATE(state) (1U << (state))
+
+/* The entries of a file that was loaded, as a tid[]'s elements. */
+static int
+take_entries(RemovalRun *run, const DueFile *file, Datum *tids, int n)
+{
+	for (uint32 i = 0; i < file->nentries; i++)
+		tids[n++] = PointerGetDatum(&run->entries[file->first_entry + i]);
+	return n;
+}
+
+static Datum
+tid_array(Datum *tids, int n)
+{
+	return PointerGetDatum(construct_array(tids, n, TIDOID,
+										   sizeof(ItemPointerData), false,
+										   TYPALIGN_SHORT));
+}
+
+/*
+ * $1 are entries as they were loaded, which are no more what was changed
+ * since; $2 is the time before which they are due.
+ */
+#define ENTRIES "ctid = ANY (ARRAY(SELECT q.ctid " \
+	"FROM narinfo.file_removal AS q WHERE q.ctid = ANY ($1) " \
+	"AND q.since <= $2 FOR UPDATE SKIP LOCKED))"
+
 /* Their entries go; and the listings of paths that are gone for good. */
 static void
 forget_files(RemovalRun *run, uint32 first, uint32 end)
 {
-	Oid			types[] = FILE_TYPES;
-	Datum		values[4];
-	FileArrays	arrays;
+	Oid			types[] = {TIDARRAYOID, TIMESTAMPTZOID};
+	Datum		values[2];
+	Datum	   *tids;
+	int			n = 0;
+	uint32		max = 0;
 
-	take_files(run, first, end,
-			   STATE(REMOVAL_NAMED) | STATE(REMOVAL_REMOVED) |
-			   STATE(REMOVAL_ABSENT), &arrays);
-	if (arrays.n == 0)
+	for (uint32 i = first; i < end; i++)
+		max += run->files[i].nentries;
+	tids = palloc(sizeof(Datum) * (max + 1));
+	for (uint32 i = first; i < end; i++)
+	{
+		if (STATE(run->files[i].state) &
+			(STATE(REMOVAL_NAMED) | STATE(REMOVAL_REMOVED) |
+			 STATE(REMOVAL_ABSENT)))
+			n = take_entries(run, &run->files[i], tids, n);
+	}
+	if (n == 0)
 		return;
-	set_values(run, &arrays, values);
+	values[0] = tid_array(tids, n);
+	values[1] = TimestampTzGetDatum(run->cutoff);
 	removal_execute("WITH gone AS (DELETE FROM narinfo.file_removal "
-			"WHERE ctid = ANY (ARRAY(SELECT q.ctid "
-			"FROM narinfo.file_removal AS q JOIN unnest($1, $2) "
-			"AS u (cache, path) ON q.cache = u.cache AND q.path = u.path "
-			"WHERE q.since <= $3 FOR UPDATE OF q SKIP LOCKED)) "
-			"RETURNING cache, hash) "
-			"SELECT DISTINCT g.cache, g.hash FROM gone AS g "
-			"WHERE g.hash IS NOT NULL AND NOT EXISTS ("
-			"SELECT FROM narinfo.valid_path AS v WHERE v.cache = g.cache "
-			"AND v.hash OPERATOR(narinfo.=) g.hash) AND NOT EXISTS ("
-			"SELECT FROM narinfo.trash AS t WHERE t.cache = g.cache "
-			"AND t.hash OPERATOR(narinfo.=) g.hash)", 3, types, values,
-			false);
+					"WHERE " ENTRIES " RETURNING cache, hash) "
+					"SELECT g.cache, g.hash FROM gone AS g "
+					"WHERE g.hash IS NOT NULL AND NOT EXISTS ("
+					"SELECT FROM narinfo.valid_path AS v "
+					"WHERE v.cache = g.cache "
+					"AND v.hash OPERATOR(narinfo.=) g.hash) AND NOT EXISTS ("
+					"SELECT FROM narinfo.trash AS t WHERE t.cache = g.cache "
+					"AND t.hash OPERATOR(narinfo.=) g.hash)",
+					lengthof(types), types, values, false);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		removal_unlink_listing(TextDatumGetCString(value_of(i, 1)),
 							   DatumGetStoreHash(value_of(i, 2)),
@@ -485,28 +511,50 @@ forget_files(RemovalRun *run, uint32 first, uint32 end)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/* From when on the grace counts of a file that stays in the queue. */
+static bool
+counts_from(const DueFile *file, TimestampTz *since)
+{
+	switch ((RemovalState) file->state)
+	{
+		case REMOVAL_YOUNG:
+			*since = file->modified;
+			return true;
+		case REMOVAL_LATER:
+			*since = file->later;
+			return file->later != 0;
+		case REMOVAL_NAMED_ELSEWHERE:
+		case REMOVAL_TROUBLE:
+			*since = GetCurrentTimestamp();
+			return true;
+		default:
+			return false;
+	}
+}
+
 /* Those that stay, though no narinfo of their own names them. */
 static void
 postpone_files(RemovalRun *run, uint32 first, uint32 end)
 {
-	Oid			types[] = FILE_TYPES;
-	Datum		values[4];
-	FileArrays	arrays;
+	Oid			types[] = {TIDARRAYOID, TIMESTAMPTZOID, TIMESTAMPTZOID};
 
-	take_files(run, first, end,
-			   STATE(REMOVAL_NAMED_ELSEWHERE) | STATE(REMOVAL_YOUNG) |
-			   STATE(REMOVAL_TROUBLE), &arrays);
-	if (arrays.n == 0)
-		return;
-	set_values(run, &arrays, values);
-	removal_execute("UPDATE narinfo.file_removal AS f SET since = u.since "
-			"FROM unnest($1, $2, $4) AS u (cache, path, since) "
-			"WHERE f.cache = u.cache AND f.path = u.path AND f.ctid = ANY ("
-			"ARRAY(SELECT q.ctid FROM narinfo.file_removal AS q "
-			"JOIN unnest($1, $2) AS w (cache, path) "
-			"ON q.cache = w.cache AND q.path = w.path "
-			"WHERE q.since <= $3 FOR UPDATE OF q SKIP LOCKED))",
-			4, types, values, false);
+	for (uint32 i = first; i < end; i++)
+	{
+		const DueFile *file = &run->files[i];
+		Datum	   *tids;
+		Datum		values[3];
+		TimestampTz since;
+
+		if (!counts_from(file, &since))
+			continue;
+		tids = palloc(sizeof(Datum) * file->nentries);
+		values[0] = tid_array(tids, take_entries(run, file, tids, 0));
+		values[1] = TimestampTzGetDatum(run->cutoff);
+		values[2] = TimestampTzGetDatum(since);
+		removal_execute("UPDATE narinfo.file_removal SET since = $3 "
+						"WHERE " ENTRIES, lengthof(types), types, values,
+						false);
+	}
 }
 
 typedef struct Figures
