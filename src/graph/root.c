@@ -36,8 +36,8 @@ static RootQuery pins_query = {
 
 static RootQuery prunable_query = {
 	.sql = "SELECT DISTINCT name FROM narinfo.root_status "
-	"WHERE cache = $1 AND NOT counts ORDER BY name",
-	.types = "t"
+	"WHERE cache = $1 AND NOT counts ORDER BY name LIMIT $2",
+	.types = "ti"
 };
 
 /*
@@ -224,13 +224,14 @@ int64
 root_prune(const char *cache)
 {
 	MemoryContext context = CurrentMemoryContext;
-	Datum		value = CStringGetTextDatum(cache);
+	Datum		values[] = {CStringGetTextDatum(cache),
+	Int32GetDatum(ROOT_NAMES_MAX)};
 	RootSession session = root_begin();
 	List	   *names = NIL;
 	ListCell   *cell;
 	int64		n = 0;
 
-	root_read_latest(&prunable_query, &value, NULL);
+	root_read_latest(&prunable_query, values, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 		names = lappend(names, root_text(i, 1));
 	SPI_freetuptable(SPI_tuptable);

@@ -46,9 +46,10 @@ extern int64 root_visit(const char *cache, RootVisitor visit, void *arg);
 
 /*
  * Removes the pins of a cache that count no more: those that have expired, and
- * generations that the rule of their name lets go.  Returns how many rows
- * went.  Names that are being pinned at the moment are left out.  With the
- * rights of the tables' owner; leaves events like any change of the table.
+ * generations that the rule of their name lets go; those of 200 names at most.
+ * Returns how many rows went, 0 when there are no more.  Names that are being
+ * pinned at the moment are left out.  With the rights of the tables' owner;
+ * leaves events like any change of the table.
  */
 extern int64 root_prune(const char *cache);
 

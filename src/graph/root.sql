@@ -308,7 +308,7 @@ CREATE FUNCTION root_prune(cache text DEFAULT default_cache()) RETURNS bigint
 	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION root_prune(text) IS
-'removes the pins that count no more, as the janitor does; how many';
+'removes the pins that count no more, as the janitor does, of 200 names at most; how many';
 
 -- ---- quotas: src/graph/root_rule.c
 

@@ -18,10 +18,13 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "types/operators.h"
 
 #define LOCK_CLASS 0x4e55		/* see gate_lock_cache() */
+
+#define LOCKED_NAMES_MAX 256
 
 #define ARGUMENTS_MAX 12
 
@@ -66,17 +69,43 @@ root_end(RootSession session)
 	cache_become_user(session.user);
 }
 
+/*
+ * How many names this transaction has locked.  Beyond LOCKED_NAMES_MAX it
+ * locks all of the cache instead, since the server has room for so many locks
+ * only.
+ */
+static bool
+has_many_names(void)
+{
+	static TimestampTz transaction = 0;
+	static int	n = 0;
+	TimestampTz this = GetCurrentTransactionStartTimestamp();
+
+	if (transaction != this)
+		n = 0;
+	transaction = this;
+	return n++ >= LOCKED_NAMES_MAX;
+}
+
+static bool
+lock(uint64 hash, LOCKMODE mode, bool wait)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
+						 (uint32) hash, LOCK_CLASS);
+	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
 bool
 root_lock_name(const char *cache, const char *name, bool wait)
 {
-	uint64		hash = hash_bytes_xxh3(cache, strlen(cache), 0);
-	LOCKTAG		tag;
+	uint64		all = hash_bytes_xxh3(cache, strlen(cache), 0);
 
-	hash = hash_bytes_xxh3(name, strlen(name), hash);
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (hash >> 32),
-						 (uint32) hash, LOCK_CLASS);
-	return LockAcquire(&tag, ExclusiveLock, false, !wait) !=
-		LOCKACQUIRE_NOT_AVAIL;
+	if (has_many_names())
+		return lock(all, ExclusiveLock, wait);
+	return lock(all, ShareLock, wait) &&
+		lock(hash_bytes_xxh3(name, strlen(name), all), ExclusiveLock, wait);
 }
 
 /*-------------------------------------------------------------------------

@@ -69,8 +69,11 @@ extern char *root_text(uint64 row, int column);
 
 /*
  * Takes a lock that keeps others from pinning and unpinning under a name until
- * the end of the transaction.  False when it was not to be waited for.
+ * the end of the transaction; false when it was not to be waited for.  Who
+ * has locked many names of a cache has them all.
  */
+#define ROOT_NAMES_MAX 200		/* that one transaction should lock */
+
 extern bool root_lock_name(const char *cache, const char *name, bool wait);
 
 /* Removes the pins of a name that count no more; how many. */

@@ -143,20 +143,23 @@ cut(const char *cache)
 	return n;
 }
 
-/* The same of pins, all at once, where we may publish. */
-static void
+/* The same of pins, where we may publish. */
+static int64
 prune(const char *cache)
 {
+	int64		n = 0;
+
 	/* what has expired by now() */
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	if (cache_catalog() != NULL && node_state() == NODE_PRIMARY)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
-		(void) root_prune(cache);
+		n = root_prune(cache);
 		PopActiveSnapshot();
 	}
 	CommitTransactionCommand();
+	return n;
 }
 
 /*
@@ -259,7 +262,7 @@ work(MemoryContext context)
 		busy |= repeat(follow, cache, BATCH);
 		busy |= repeat(cut, cache, CUT_BATCH);
 		if (prunes)
-			prune(cache);
+			(void) repeat(prune, cache, 1);
 		if (samples)
 			sample(cache);
 	}

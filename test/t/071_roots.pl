@@ -125,6 +125,17 @@ ok($node->poll_query_until('postgres',
 	'the janitor removes it when it has');
 is(sql(q{SELECT string_agg(kind::text, ' ' ORDER BY seq) FROM narinfo.event
 	WHERE name = 'short'}), 'pin unpin', 'which is an event');
+# more names than a server has locks for
+my $many = 3000;
+$start = time;
+is(sql(qq{SELECT count(narinfo.pin('many ' || i, '$top_path',
+		expires => clock_timestamp() + interval '1 min'))
+	FROM generate_series(1, $many) AS i}), $many, 'many names in one transaction');
+note sprintf('%d names by pin(): %.2f s', $many, time - $start);
+sql(q{UPDATE narinfo.root SET expires = now() WHERE name LIKE 'many %'});
+ok($node->poll_query_until('postgres',
+	q{SELECT NOT EXISTS (SELECT FROM narinfo.root WHERE name LIKE 'many %')}),
+	'the janitor removes all of them');
 is(sql($sound), 't', 'numbers and digests are right');
 
 # ---- a source of the application: what it cannot tell, nobody is told
