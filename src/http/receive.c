@@ -23,6 +23,7 @@
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -30,6 +31,9 @@
 
 /* The memory that a body begins with, if it is not shorter. */
 #define FIRST_SIZE		4096
+
+/* So many bytes of a file are given to the disk at a time. */
+#define WRITE_BEHIND	(8 * 1024 * 1024)
 
 static const struct
 {
@@ -132,6 +136,24 @@ keep_in_memory(HttpConn *conn, Span piece)
 	return true;
 }
 
+/*
+ * Has the kernel write to disk while the body still comes.  Else a large one is
+ * all dirty at its end, and whoever writes, this process included, waits while
+ * it is written at once.
+ */
+static void
+write_behind(HttpReceive *receive)
+{
+	uint64_t	now = receive->result.length / WRITE_BEHIND * WRITE_BEHIND;
+
+	if (now == receive->behind)
+		return;
+	(void) sync_file_range(receive->fd, (off_t) receive->behind,
+						   (off_t) (now - receive->behind),
+						   SYNC_FILE_RANGE_WRITE);
+	receive->behind = now;
+}
+
 static bool
 keep_in_file(HttpConn *conn, Span piece)
 {
@@ -168,9 +190,12 @@ keep(HttpConn *conn, Span piece)
 		return failed(conn, HTTP_RECEIVE_TOO_LARGE);
 	kept = receive->fd >= 0 ? keep_in_file(conn, piece) :
 		keep_in_memory(conn, piece);
-	if (kept)
-		receive->result.length += piece.len;
-	return kept;
+	if (!kept)
+		return false;
+	receive->result.length += piece.len;
+	if (receive->fd >= 0)
+		write_behind(receive);
+	return true;
 }
 
 static void
@@ -243,6 +268,7 @@ http_conn_receive(HttpConn *conn, int fd, uint64_t max)
 		return false;
 	memset(&receive->result, 0, sizeof(receive->result));
 	receive->fd = fd;
+	receive->behind = 0;
 	receive->max = max;
 	receive->direct = false;
 
