@@ -137,9 +137,9 @@ keep_in_memory(HttpConn *conn, Span piece)
 }
 
 /*
- * Has the kernel write to disk while the body still comes.  Else a large one is
- * all dirty at its end, and whoever writes, this process included, waits while
- * it is written at once.
+ * Has the kernel write to disk while the body still comes.  Else a large one
+ * is all dirty at its end, and whoever writes, this process included, waits
+ * while it is written at once.
  */
 static void
 write_behind(HttpReceive *receive)
