@@ -48,13 +48,14 @@ static int
 paths_of(Datum info, QueuedPath paths[PATHS_MAX])
 {
 	size_t		len;
-	char	   *text = narinfo_to_text(PG_DETOAST_DATUM_PACKED(info), &len);
+	char	   *text = narinfo_try_text(PG_DETOAST_DATUM_PACKED(info), &len);
 	Narinfo		parsed;
 	ParseError	error;
 	int			n = 0;
 
-	if (!narinfo_parse(text, len, &parsed, &error))
-		return 0;				/* damaged: it must be possible to remove it */
+	/* damaged: it must be possible to remove it */
+	if (text == NULL || !narinfo_parse(text, len, &parsed, &error))
+		return 0;
 	for (int i = 0; i < parsed.nurls; i++)
 	{
 		const NarinfoUrl *url = &parsed.urls[i];

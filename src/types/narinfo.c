@@ -94,19 +94,26 @@ narinfo_from_text(const char *text, size_t len, ParseError *error)
 }
 
 char *
-narinfo_to_text(const struct varlena *info, size_t *len)
+narinfo_try_text(const struct varlena *info, size_t *len)
 {
 	const uint8_t *packed = NARINFO_PACKED(info);
 	size_t		packed_len = NARINFO_PACKED_LEN(info);
-	char	   *text = NULL;
+	char	   *text;
 
-	if (packed_check(packed, packed_len))
-	{
-		*len = packed_text_len(packed);
-		text = palloc(*len + 1);
-		text[*len] = '\0';
-	}
-	if (text == NULL || !packed_to_text(packed, packed_len, text))
+	if (!packed_check(packed, packed_len))
+		return NULL;
+	*len = packed_text_len(packed);
+	text = palloc(*len + 1);
+	text[*len] = '\0';
+	return packed_to_text(packed, packed_len, text) ? text : NULL;
+}
+
+char *
+narinfo_to_text(const struct varlena *info, size_t *len)
+{
+	char	   *text = narinfo_try_text(info, len);
+
+	if (text == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("damaged narinfo")));

@@ -48,6 +48,9 @@ extern struct varlena *narinfo_from_text(const char *text, size_t len,
  */
 extern char *narinfo_to_text(const struct varlena *info, size_t *len);
 
+/* The same, or NULL for one that is damaged. */
+extern char *narinfo_try_text(const struct varlena *info, size_t *len);
+
 /* A store_path value made of its parts. */
 extern struct varlena *store_path_make(const StorePath *path);
 

@@ -119,36 +119,33 @@ is(status("/$hash.narinfo"), 200, 'and back');
 
 my ($bad) = map { m{([^/]+)\.narinfo$} ? $1 : () }
 	grep { !/$hash/ } glob "$cache_dir/*.narinfo";
-SKIP:
-{
-	# the gate would not have it
-	my ($ret, $out, $err) = $node->psql('postgres', qq{
-		SET session_replication_role = replica;
-		CREATE CAST (bytea AS narinfo.narinfo) WITHOUT FUNCTION;
-		CREATE CAST (narinfo.narinfo AS bytea) WITHOUT FUNCTION;
-		UPDATE narinfo.valid_path SET info =
-			substring(info::bytea FROM 1 FOR length(info::bytea) - 9)
-				::narinfo.narinfo
-			WHERE cache = 'main' AND hash::text = '$bad';
-		DROP CAST (bytea AS narinfo.narinfo);
-		DROP CAST (narinfo.narinfo AS bytea);
-	}, on_error_stop => 1);
-	skip("could not damage a row: $err", 4) if $ret != 0;
+# the gate would not have it
+my ($ret, $out, $err) = $node->psql('postgres', qq{
+	SET session_replication_role = replica;
+	CREATE CAST (bytea AS narinfo.narinfo) WITHOUT FUNCTION;
+	CREATE CAST (narinfo.narinfo AS bytea) WITHOUT FUNCTION;
+	UPDATE narinfo.valid_path SET info =
+		substring(info::bytea FROM 1 FOR length(info::bytea) - 9)
+			::narinfo.narinfo
+		WHERE cache = 'main' AND hash::text = '$bad';
+	DROP CAST (bytea AS narinfo.narinfo);
+	DROP CAST (narinfo.narinfo AS bytea);
+}, on_error_stop => 1);
+is($ret, 0, 'a row can be damaged') or diag($err);
 
-	my $offset = -s $node->logfile;
-	is(status("/$bad.narinfo"), 500, 'a damaged row: 500');
-	is(status("/$hash.narinfo"), 200, 'its neighbour: 200');
-	ok($node->log_contains(qr/damaged.*\n.*HTTP request for "\/$bad/,
-		$offset), 'the log says what and where');
+my $offset = -s $node->logfile;
+is(status("/$bad.narinfo"), 500, 'a damaged row: 500');
+is(status("/$hash.narinfo"), 200, 'its neighbour: 200');
+ok($node->log_contains(qr/damaged.*\n.*HTTP request for "\/$bad/,
+	$offset), 'the log says what and where');
 
-	# Between good ones, on one connection.
-	$socket = http_connect($port);
-	print $socket map { "GET /$_.narinfo HTTP/1.1\r\nHost: h\r\n\r\n" }
-		($hash, $bad, $hash, $bad, $hash);
-	is(join(' ', map { read_reply($socket)->{status} } 1 .. 5),
-		'200 500 200 500 200', 'costs its own request alone');
-	sql("SET session_replication_role = replica; DELETE FROM narinfo.valid_path WHERE hash::text = '$bad'");
-}
+# Between good ones, on one connection.
+$socket = http_connect($port);
+print $socket map { "GET /$_.narinfo HTTP/1.1\r\nHost: h\r\n\r\n" }
+	($hash, $bad, $hash, $bad, $hash);
+is(join(' ', map { read_reply($socket)->{status} } 1 .. 5),
+	'200 500 200 500 200', 'costs its own request alone');
+sql("SET session_replication_role = replica; DELETE FROM narinfo.valid_path WHERE hash::text = '$bad'");
 
 # ---- what the role may be set to does not matter
 
