@@ -3,16 +3,15 @@
  * dense.c
  *	  The graph of one cache in memory; see dense.h.
  *
- *	  valid_path --+--> hashes in memory, then sorted
- *				   |
- *				   +--> temporary file: sizes, time, hashes of the references
- *							  |
- *							  +--> numbers, by search in the sorted hashes
+ *	  valid_path ----> hashes, sorted
+ *	  valid_path ----> sizes, time, numbers of the references, which are
+ *					   searched in the sorted hashes
  *
- * The table is read once, in the order that the planner likes best: the paths
- * of a cache that is most of a table come as they lie.  Hashes of references
- * are five times as large as the numbers that they become, so they wait in a
- * file: memory never holds more than the graph.
+ * The table is read twice, by one snapshot, in the way that the planner likes
+ * best: the first time it needs the index alone, if the table was vacuumed of
+ * late, and has the hashes in order then; the second time the paths of a cache
+ * that is most of the table come as they lie.  To keep the references from
+ * one reading would take five times the memory that they take at last.
  *
  * References lie in chunks, those of a path in one of them, so that none of
  * them ever moves and no room is left over.
@@ -24,6 +23,7 @@
 #include "graph/dense.h"
 
 #include <limits.h>
+#include <sys/mman.h>
 
 #include "access/table.h"
 #include "catalog/pg_type.h"
@@ -32,7 +32,6 @@
 #include "miscadmin.h"
 #include "optimizer/plancat.h"
 #include "port/pg_bswap.h"
-#include "storage/buffile.h"
 #include "tcop/dest.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -62,6 +61,8 @@
 #define BYTES_AN_EDGE 4
 #define REFERENCES_GUESSED 8	/* while the reverse index knows nothing */
 
+#define HUGE_PAGE ((uintptr_t) 2 * 1024 * 1024)
+
 #define REPORT_AFTER 4096		/* paths */
 
 typedef struct PathHash
@@ -90,16 +91,6 @@ struct Dense
 	uint64		edges;
 	uint64		dangling;
 };
-
-/* In the file, before the hashes of the references. */
-typedef struct Waiting
-{
-	PathHash	hash;
-	uint32		nrefs;
-	TimestampTz when;
-	uint64		nar_size;
-	uint64		file_size;
-} Waiting;
 
 static int	graph_memory = 4 * 1024 * 1024; /* kB */
 
@@ -183,6 +174,25 @@ take(Dense *dense, Size bytes)
 	dense->memory_max = Max(dense->memory_max, dense->memory);
 }
 
+/*
+ * Searches go everywhere in these arrays, and where the system has pages of
+ * two megabytes it finds places in them sooner.  Only a hint.
+ */
+static void
+advise(void *array, Size bytes)
+{
+#ifdef MADV_HUGEPAGE
+	uintptr_t	begin = TYPEALIGN(HUGE_PAGE, (uintptr_t) array);
+	uintptr_t	end = TYPEALIGN_DOWN(HUGE_PAGE, (uintptr_t) array + bytes);
+
+	if (end > begin)
+		(void) madvise((void *) begin, end - begin, MADV_HUGEPAGE);
+#else
+	(void) array;
+	(void) bytes;
+#endif
+}
+
 void *
 dense_resize(Dense *dense, void *array, Size old, Size new)
 {
@@ -191,8 +201,12 @@ dense_resize(Dense *dense, void *array, Size old, Size new)
 	else
 		dense->memory -= old - new;
 	if (array == NULL)
-		return MemoryContextAllocHuge(dense->context, Max(new, 1));
-	return repalloc_huge(array, Max(new, 1));
+		array = MemoryContextAllocHuge(dense->context, Max(new, 1));
+	else
+		array = repalloc_huge(array, Max(new, 1));
+	if (new > old)
+		advise(array, new);
+	return array;
 }
 
 void *
@@ -267,18 +281,87 @@ dense_estimate(const char *cache, DenseEstimate *estimate)
 }
 
 /*-------------------------------------------------------------------------
- * First pass: the table into hashes and the file
+ * Reading the table
  *-------------------------------------------------------------------------
  */
 
-typedef struct Reading
+typedef struct Reading Reading;
+
+typedef void (*RowReceiver) (Reading *reading, TupleTableSlot *slot);
+
+struct Reading
 {
 	DestReceiver receiver;		/* first: what the executor knows */
+	RowReceiver receive;
 	Dense	   *dense;
-	BufFile    *file;
 	MemoryContext row_context;
-	int64		expected;		/* paths, for progress */
-} Reading;
+	uint32		nrows;
+	ProgressPhase phase;
+	int64		expected;		/* rows, for progress */
+};
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	Reading    *reading = (Reading *) self;
+	MemoryContext old = MemoryContextSwitchTo(reading->row_context);
+
+	reading->receive(reading, slot);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(reading->row_context);
+	if (++reading->nrows % REPORT_AFTER == 0)
+		progress_report(reading->phase, reading->nrows, reading->expected, 0,
+						0, 0);
+	return true;
+}
+
+static void
+start_rows(DestReceiver *self, int operation, TupleDesc desc)
+{
+	(void) self;
+	(void) operation;
+	(void) desc;
+}
+
+static void
+end_rows(DestReceiver *self)
+{
+	(void) self;
+}
+
+/* Rows come straight from the table: SPI would copy them all first. */
+static void
+read_table(Reading *reading, const char *query)
+{
+	ParamListInfo params = makeParamList(1);
+	SPIExecuteOptions options = {0};
+
+	params->params[0].value = CStringGetTextDatum(reading->dense->cache);
+	params->params[0].isnull = false;
+	params->params[0].pflags = PARAM_FLAG_CONST;
+	params->params[0].ptype = TEXTOID;
+	reading->nrows = 0;
+	reading->receiver.receiveSlot = receive_row;
+	reading->receiver.rStartup = start_rows;
+	reading->receiver.rShutdown = end_rows;
+	reading->receiver.rDestroy = end_rows;
+	/* what SPI takes for a receiver that is not its own */
+	reading->receiver.mydest = DestTuplestore;
+	options.params = params;
+	options.read_only = true;	/* by the active snapshot */
+	options.dest = &reading->receiver;
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	if (SPI_execute_extended(query, &options) != SPI_OK_SELECT)
+		elog(ERROR, "could not read narinfo.valid_path");
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not disconnect from SPI");
+}
+
+/*-------------------------------------------------------------------------
+ * First reading: hashes
+ *-------------------------------------------------------------------------
+ */
 
 static void
 add_hash(Dense *dense, const uint8 *hash)
@@ -301,105 +384,24 @@ add_hash(Dense *dense, const uint8 *hash)
 	memcpy(dense->hashes[dense->n++].bytes, hash, STORE_HASH_LEN);
 }
 
+/* So that they need not be moved while they become more. */
 static void
-add_row(Reading *reading, const uint8 *hash, const struct varlena *info,
-		TimestampTz when)
+reserve_hashes(Dense *dense, const DenseEstimate *estimate)
 {
-	const uint8 *packed = NARINFO_PACKED(info);
-	Waiting		waiting;
-
-	if (!packed_check(packed, NARINFO_PACKED_LEN(info)))
-	{
-		char		text[STORE_HASH_TEXT_LEN];
-
-		store_hash_encode(hash, text);
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("damaged narinfo of %.*s in cache \"%s\"",
-						STORE_HASH_TEXT_LEN, text, reading->dense->cache)));
-	}
-	add_hash(reading->dense, hash);
-	memset(&waiting, 0, sizeof(waiting));
-	memcpy(waiting.hash.bytes, hash, STORE_HASH_LEN);
-	waiting.nrefs = packed_nrefs(packed);
-	waiting.when = when;
-	waiting.nar_size = packed_nar_size(packed);
-	waiting.file_size = packed_file_size(packed);
-	BufFileWrite(reading->file, &waiting, sizeof(waiting));
-	if (waiting.nrefs > 0)
-		BufFileWrite(reading->file, (void *) packed_ref(packed, 0),
-					 (size_t) waiting.nrefs * STORE_HASH_LEN);
+	if (estimate->is_bound || estimate->paths > DENSE_NONE / 2)
+		return;
+	dense->room = (uint32) estimate->paths + 1;
+	dense->hashes = dense_resize(dense, NULL, 0,
+								 sizeof(PathHash) * dense->room);
 }
 
-static bool
-receive_row(TupleTableSlot *slot, DestReceiver *self)
+static void
+receive_hash(Reading *reading, TupleTableSlot *slot)
 {
-	Reading    *reading = (Reading *) self;
-	MemoryContext old = MemoryContextSwitchTo(reading->row_context);
 	bool		isnull;
-	Datum		hash;
-	Datum		info;
-	Datum		when;
 
-	slot_getallattrs(slot);
-	hash = slot_getattr(slot, 1, &isnull);
-	info = slot_getattr(slot, 2, &isnull);
-	when = slot_getattr(slot, 3, &isnull);
-	add_row(reading, DatumGetStoreHash(hash), PG_DETOAST_DATUM_PACKED(info),
-			DatumGetTimestampTz(when));
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(reading->row_context);
-	if (reading->dense->n % REPORT_AFTER == 0)
-		progress_report(PROGRESS_LOADING, reading->dense->n,
-						reading->expected, 0, 0, 0);
-	return true;
-}
-
-static void
-start_rows(DestReceiver *self, int operation, TupleDesc desc)
-{
-	(void) self;
-	(void) operation;
-	(void) desc;
-}
-
-static void
-end_rows(DestReceiver *self)
-{
-	(void) self;
-}
-
-/* Rows come straight from the table: SPI would copy them all first. */
-static void
-read_table(Reading *reading)
-{
-	Oid			type = TEXTOID;
-	Datum		name = CStringGetTextDatum(reading->dense->cache);
-	ParamListInfo params = makeParamList(1);
-	SPIExecuteOptions options = {0};
-
-	params->params[0].value = name;
-	params->params[0].isnull = false;
-	params->params[0].pflags = PARAM_FLAG_CONST;
-	params->params[0].ptype = type;
-	reading->receiver.receiveSlot = receive_row;
-	reading->receiver.rStartup = start_rows;
-	reading->receiver.rShutdown = end_rows;
-	reading->receiver.rDestroy = end_rows;
-	/* what SPI takes for a receiver that is not its own */
-	reading->receiver.mydest = DestTuplestore;
-	options.params = params;
-	options.read_only = true;	/* by the active snapshot */
-	options.dest = &reading->receiver;
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-	if (SPI_execute_extended("SELECT hash, info, registered "
-							 "FROM narinfo.valid_path "
-							 "WHERE cache OPERATOR(pg_catalog.=) $1",
-							 &options) != SPI_OK_SELECT)
-		elog(ERROR, "could not read narinfo.valid_path");
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "could not disconnect from SPI");
+	add_hash(reading->dense,
+			 DatumGetStoreHash(slot_getattr(slot, 1, &isnull)));
 }
 
 /*-------------------------------------------------------------------------
@@ -465,18 +467,9 @@ dense_find(const Dense *dense, const uint8 hash[STORE_HASH_LEN])
 }
 
 /*-------------------------------------------------------------------------
- * Second pass: the file into numbers
+ * Second reading: all the rest
  *-------------------------------------------------------------------------
  */
-
-static void
-read_file(BufFile *file, void *data, size_t n)
-{
-	if (BufFileRead(file, data, n) != n)
-		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("temporary file is shorter than what was written")));
-}
 
 /* Room for the references of one path in one chunk. */
 static uint32 *
@@ -505,23 +498,19 @@ reserve_refs(Dense *dense, uint32 n)
 }
 
 /*
- * Memory answers slower than we count, so what the searches for the references
- * of a path will look at is asked for before the first of them: the beginnings
- * while the path before it is at work, the hashes at once.
+ * Memory answers slower than we count, so all that the searches for the
+ * references of a path will look at is asked for before the first of them.
  */
 static void
-prefetch_begins(const Dense *dense, const PathHash *refs, uint32 n)
+prefetch(const Dense *dense, const uint8 *packed, uint32 n)
 {
 	for (uint32 i = 0; i < n; i++)
-		__builtin_prefetch(&dense->begins[begin_of(dense, refs[i].bytes)]);
-}
-
-static void
-prefetch_hashes(const Dense *dense, const PathHash *refs, uint32 n)
-{
+		__builtin_prefetch(&dense->begins[begin_of(dense,
+												   packed_ref(packed, i))]);
 	for (uint32 i = 0; i < n; i++)
 	{
-		uint32		first = dense->begins[begin_of(dense, refs[i].bytes)];
+		uint32		first = dense->begins[begin_of(dense,
+												   packed_ref(packed, i))];
 
 		__builtin_prefetch(&dense->hashes[first]);
 		__builtin_prefetch(&dense->hashes[first + 2]);
@@ -547,15 +536,16 @@ get_size(const uint8 *bytes)
 }
 
 static void
-fill_path(Dense *dense, const Waiting *waiting, const PathHash *refs)
+fill_refs(Dense *dense, uint32 path, const uint8 *packed)
 {
-	uint32		path = dense_find(dense, waiting->hash.bytes);
-	uint32	   *to = reserve_refs(dense, waiting->nrefs);
+	uint32		nrefs = packed_nrefs(packed);
+	uint32	   *to = reserve_refs(dense, nrefs);
 	uint32		n = 0;
 
-	for (uint32 i = 0; i < waiting->nrefs; i++)
+	prefetch(dense, packed, nrefs);
+	for (uint32 i = 0; i < nrefs; i++)
 	{
-		uint32		ref = dense_find(dense, refs[i].bytes);
+		uint32		ref = dense_find(dense, packed_ref(packed, i));
 
 		if (ref == DENSE_NONE)
 			dense->dangling++;
@@ -568,66 +558,38 @@ fill_path(Dense *dense, const Waiting *waiting, const PathHash *refs)
 			(uint64) (dense->nchunks - 1) << PLACE_BITS | dense->chunk_used;
 	dense->chunk_used += n;
 	dense->edges += n;
-	dense->when[path] = waiting->when;
-	set_size(dense->sizes + (Size) path * 2 * SIZE_BYTES, waiting->nar_size);
-	set_size(dense->sizes + ((Size) path * 2 + 1) * SIZE_BYTES,
-			 waiting->file_size);
-}
-
-/* A path of the file, and room for its references. */
-typedef struct Record
-{
-	Waiting		waiting;
-	uint32		max;
-	PathHash   *refs;
-} Record;
-
-static void
-read_record(BufFile *file, Record *record)
-{
-	read_file(file, &record->waiting, sizeof(Waiting));
-	if (record->waiting.nrefs > record->max)
-	{
-		record->max = record->waiting.nrefs;
-		record->refs = repalloc(record->refs, sizeof(PathHash) * record->max);
-	}
-	read_file(file, record->refs, sizeof(PathHash) * record->waiting.nrefs);
 }
 
 static void
-read_back(Dense *dense, BufFile *file)
+receive_path(Reading *reading, TupleTableSlot *slot)
 {
-	Record		records[2];
+	Dense	   *dense = reading->dense;
+	bool		isnull;
+	const uint8 *hash = DatumGetStoreHash(slot_getattr(slot, 1, &isnull));
+	Datum		value = slot_getattr(slot, 2, &isnull);
+	struct varlena *info = PG_DETOAST_DATUM_PACKED(value);
+	const uint8 *packed = NARINFO_PACKED(info);
+	uint32		path = dense_find(dense, hash);
 
-	for (int i = 0; i < 2; i++)
+	if (path == DENSE_NONE || !packed_check(packed, NARINFO_PACKED_LEN(info)))
 	{
-		records[i].max = 64;
-		records[i].refs = palloc(sizeof(PathHash) * records[i].max);
-	}
-	if (BufFileSeek(file, 0, 0, SEEK_SET) != 0)
+		char		text[STORE_HASH_TEXT_LEN];
+
+		store_hash_encode(hash, text);
 		ereport(ERROR,
-				(errcode_for_file_access(),
-				 errmsg("could not rewind temporary file: %m")));
-	if (dense->n > 0)
-		read_record(file, &records[0]);
-	for (uint32 i = 0; i < dense->n; i++)
-	{
-		Record	   *record = &records[i % 2];
-		Record	   *next = &records[(i + 1) % 2];
-
-		CHECK_FOR_INTERRUPTS();
-		prefetch_hashes(dense, record->refs, record->waiting.nrefs);
-		if (i + 1 < dense->n)
-		{
-			read_record(file, next);
-			prefetch_begins(dense, next->refs, next->waiting.nrefs);
-		}
-		fill_path(dense, &record->waiting, record->refs);
-		if (i % REPORT_AFTER == 0)
-			progress_report(PROGRESS_LINKING, i, dense->n, 0, 0, 0);
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 path == DENSE_NONE ?
+				 errmsg("%.*s is not in the index of narinfo.valid_path",
+						STORE_HASH_TEXT_LEN, text) :
+				 errmsg("damaged narinfo of %.*s in cache \"%s\"",
+						STORE_HASH_TEXT_LEN, text, dense->cache)));
 	}
-	pfree(records[0].refs);
-	pfree(records[1].refs);
+	fill_refs(dense, path, packed);
+	dense->when[path] = DatumGetTimestampTz(slot_getattr(slot, 3, &isnull));
+	set_size(dense->sizes + (Size) path * 2 * SIZE_BYTES,
+			 packed_nar_size(packed));
+	set_size(dense->sizes + ((Size) path * 2 + 1) * SIZE_BYTES,
+			 packed_file_size(packed));
 }
 
 /* The arrays beside the hashes, which are no more now than they have to be. */
@@ -681,18 +643,25 @@ dense_load(const char *cache)
 		refuse_memory(cache, estimate.bytes, true);
 	dense = make_dense(cache);
 	reading.dense = dense;
-	reading.expected = (int64) estimate.paths;
-	reading.file = BufFileCreateTemp(false);
 	reading.row_context = AllocSetContextCreate(CurrentMemoryContext,
 												"narinfo graph row",
 												ALLOCSET_DEFAULT_SIZES);
-	read_table(&reading);
-	MemoryContextDelete(reading.row_context);
+	reading.phase = PROGRESS_LOADING;
+	reading.expected = (int64) estimate.paths;
+	reading.receive = receive_hash;
+	reserve_hashes(dense, &estimate);
+	read_table(&reading, "SELECT hash FROM narinfo.valid_path "
+			   "WHERE cache OPERATOR(pg_catalog.=) $1");
 	sort_hashes(dense->hashes, dense->n);
 	make_arrays(dense);
 	make_begins(dense);
-	read_back(dense, reading.file);
-	BufFileClose(reading.file);
+	reading.phase = PROGRESS_LINKING;
+	reading.expected = dense->n;
+	reading.receive = receive_path;
+	read_table(&reading, "SELECT hash, info, registered "
+			   "FROM narinfo.valid_path "
+			   "WHERE cache OPERATOR(pg_catalog.=) $1");
+	MemoryContextDelete(reading.row_context);
 	trim_chunk(dense);
 	return dense;
 }

@@ -83,8 +83,9 @@ extern GcMeaning gc_event_meaning(TupleTableSlot *slot, GcKind *known);
  */
 typedef struct GcAlive GcAlive;
 
+/* For so many planned paths: at most 62 bytes each. */
 extern GcAlive *gc_alive_begin(MemoryContext context, int64 plan,
-							   const char *cache);
+							   const char *cache, uint32 expected);
 
 /* A planned path, and its place in the plan. */
 extern void gc_alive_add(GcAlive *alive, const uint8 *hash, int64 place,

@@ -83,7 +83,8 @@ struct GcAlive
 };
 
 GcAlive *
-gc_alive_begin(MemoryContext context, int64 plan, const char *cache)
+gc_alive_begin(MemoryContext context, int64 plan, const char *cache,
+			   uint32 expected)
 {
 	GcAlive    *alive = MemoryContextAllocZero(context, sizeof(GcAlive));
 
@@ -92,7 +93,7 @@ gc_alive_begin(MemoryContext context, int64 plan, const char *cache)
 											   ALLOCSET_DEFAULT_SIZES);
 	alive->plan = plan;
 	alive->cache = MemoryContextStrdup(context, cache);
-	alive->planned = planned_create(context, 1024, NULL);
+	alive->planned = planned_create(context, Max(expected, 1024), NULL);
 	alive->spared.max = 256;
 	alive->spared.values = MemoryContextAlloc(context, sizeof(Datum) * 256);
 	alive->stack_max = 256;

@@ -179,7 +179,9 @@ load_planned(Run *run)
 		Int64GetDatum(run->plan), Int64GetDatum(run->next_place)
 	};
 
-	run->alive = gc_alive_begin(run->context, run->plan, run->cache);
+	run->alive = gc_alive_begin(run->context, run->plan, run->cache,
+								(uint32) Max(run->planned - run->next_place +
+											 1, 0));
 	gc_each_row("SELECT hash, place, spared FROM narinfo.gc_plan_path "
 				"WHERE plan OPERATOR(pg_catalog.=) $1 "
 				"AND place OPERATOR(pg_catalog.>=) $2",
