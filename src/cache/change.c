@@ -188,6 +188,13 @@ change_all(void)
 	return changes;
 }
 
+MemoryContext
+change_context(void)
+{
+	start();
+	return context;
+}
+
 void
 change_clear(void)
 {

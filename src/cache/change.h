@@ -66,6 +66,9 @@ extern uint64 change_count(void);
 /* The log as it is; valid until the next append. */
 extern Change *change_all(void);
 
+/* Memory that lives as long as the log. */
+extern MemoryContext change_context(void);
+
 /* Forgets the changes, but not the names. */
 extern void change_clear(void);
 

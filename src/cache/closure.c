@@ -117,6 +117,82 @@ closure_check(ClosureCheck *check, const struct varlena *info)
 }
 
 /*-------------------------------------------------------------------------
+ * References taken together
+ *-------------------------------------------------------------------------
+ */
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	return memcmp(a, b, sizeof(HashKey));
+}
+
+/* Those that are neither known to be valid nor published now, in order. */
+static HashKey *
+unknown_refs(const CacheChanges *cache, hashset_hash *refs, uint64 *n)
+{
+	hashset_hash *published = NULL;
+	HashKey    *unknown = palloc_extended(sizeof(HashKey) *
+										  (refs->members + (uint64) 1),
+										  MCXT_ALLOC_HUGE);
+	hashset_iterator iterator;
+	HashEntry  *entry;
+
+	*n = 0;
+	hashset_start_iterate(refs, &iterator);
+	while ((entry = hashset_iterate(refs, &iterator)) != NULL)
+	{
+		if (known_has(cache->known, entry->key.bytes))
+			continue;
+		if (published == NULL)
+		{
+			published = hashset_create(CurrentMemoryContext,
+									   (uint32) Min(cache->n + 16, 1 << 30),
+									   NULL);
+			for (uint64 i = 0; i < cache->n; i++)
+			{
+				if (is_published(&cache->changes[i]))
+					add_hash(published, cache->changes[i].key);
+			}
+		}
+		if (!has_hash(published, entry->key.bytes))
+			unknown[(*n)++] = entry->key;
+	}
+	if (published != NULL)
+		hashset_destroy(published);
+	qsort(unknown, *n, sizeof(HashKey), compare_keys);
+	return unknown;
+}
+
+bool
+closure_holds(const CacheChanges *cache, hashset_hash *refs)
+{
+	uint64		n;
+	HashKey    *unknown = unknown_refs(cache, refs, &n);
+	ValidPathScan *scan = n > 0 ? valid_path_begin() : NULL;
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
+													  "narinfo reference",
+													  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(row_context);
+	bool		holds = true;
+
+	for (uint64 i = 0; holds && i < n; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		holds = valid_path_find(scan, cache->name, unknown[i].bytes) != NULL;
+		if (holds)
+			known_add(cache->known, unknown[i].bytes);
+		MemoryContextReset(row_context);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(row_context);
+	if (scan != NULL)
+		valid_path_end(scan);
+	pfree(unknown);
+	return holds;
+}
+
+/*-------------------------------------------------------------------------
  * A whole cache
  *-------------------------------------------------------------------------
  */

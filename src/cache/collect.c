@@ -32,6 +32,7 @@
 #include "cache/errors.h"
 #include "cache/gate.h"
 #include "cache/node.h"
+#include "cache/offered.h"
 #include "cache/policy.h"
 #include "types/types.h"
 
@@ -250,6 +251,17 @@ check_update(Collecting *collecting, Change *change)
 		change->flags |= CHANGE_RECHECK;
 }
 
+/* It has the row at hand that the gate would have to look for. */
+static void
+offer(Collecting *collecting, const Change *change)
+{
+	Datum		info = get_value(collecting->new_rows.slot,
+								 collecting->reader.info_number);
+
+	offered_add(change_context(), change->cache,
+				PG_DETOAST_DATUM_PACKED(info));
+}
+
 static void
 collect_row(Collecting *collecting, bool has_old, bool has_new)
 {
@@ -270,6 +282,8 @@ collect_row(Collecting *collecting, bool has_old, bool has_new)
 	}
 	if (has_old && has_new)
 		check_update(collecting, &change);
+	if (has_new && collecting->table == GATED_VALID_PATH)
+		offer(collecting, &change);
 	*change_append() = change;
 }
 

@@ -91,8 +91,8 @@ require_catalog(void)
  *-------------------------------------------------------------------------
  */
 
-static void
-read_position(TupleTableSlot *slot, EventPosition *position)
+void
+event_read_position(TupleTableSlot *slot, EventPosition *position)
 {
 	bool		isnull;
 	Datum		digest;
@@ -168,7 +168,7 @@ event_read_last(const char *cache, EventPosition *position)
 	memset(position, 0, sizeof(EventPosition));
 	position->epoch = 1;
 	if (slot != NULL)
-		read_position(slot, position);
+		event_read_position(slot, position);
 	event_scan_end(scan);
 }
 
@@ -366,7 +366,7 @@ event_check_applied(PG_FUNCTION_ARGS)
 	slot = trigger->tg_trigslot;
 	cache = TextDatumGetCString(slot_getattr(slot, EVENT_COLUMN_CACHE + 1,
 											 &isnull));
-	read_position(slot, &next);
+	event_read_position(slot, &next);
 	PushActiveSnapshot(GetLatestSnapshot());
 	event_read_last(cache, &last);
 	PopActiveSnapshot();

@@ -76,6 +76,10 @@ typedef struct EventPosition
 	uint8		digest[16];		/* of the state after it */
 } EventPosition;
 
+/* Of a row of narinfo.event. */
+extern void event_read_position(TupleTableSlot *slot,
+								EventPosition *position);
+
 /* The last event of a cache, as the active snapshot sees it. */
 extern void event_read_last(const char *cache, EventPosition *position);
 

@@ -4,7 +4,8 @@
  *	  The gate: what happens to a transaction that has changed a cache, once,
  *	  before it commits.
  *
- *	  statement	 ->	 triggers (collect.c)	 ->	 log in memory (change.c)
+ *	  statement	 ->	 triggers (collect.c)	 ->	 log in memory (change.c), and
+ *						what is published taken together (offered.c)
  *	  ...
  *	  COMMIT	 ->	 the last callback that may still raise an error:
  *						may this server publish?  (node.c)
@@ -12,7 +13,7 @@
  *						lock the caches, in the order of their names
  *						fresh snapshot
  *						net changes: first old row against last new one
- *						rules (rules.c)
+ *						rules (rules.c), with what the session knows (known.c)
  *						events, from the last number on (event.c)
  *						NOTIFY, the caches' hooks
  *						the same again for what a hook has published
@@ -49,6 +50,7 @@
 #include "utils/snapmgr.h"
 
 #include "cache/node.h"
+#include "cache/offered.h"
 #include "cache/policy.h"
 #include "types/operators.h"
 
@@ -56,6 +58,9 @@
 #define TOUCHED_AGE "10 s"
 
 #define CHANNEL "narinfo"		/* of NOTIFY */
+
+/* Paths in one transaction that are many, see known.h. */
+#define MANY 1000
 
 /* Transactions whose hooks publish without an end are stopped. */
 #define ROUNDS_MAX 16
@@ -290,7 +295,7 @@ write_events(const CacheChanges *cache, Passed *passed)
 {
 	const Change *drop = find_drop(cache);
 	EventWriter *writer = NULL;
-	EventPosition last;
+	EventPosition last = cache->last;
 	RowDigest	digest;
 
 	for (uint64 i = 0; i < cache->n; i++)
@@ -302,7 +307,6 @@ write_events(const CacheChanges *cache, Passed *passed)
 			continue;
 		if (writer == NULL)
 		{
-			event_read_last(cache->name, &last);
 			memcpy(digest.bytes, last.digest, DIGEST_LEN);
 			last.epoch = Max(last.epoch, node_epoch());
 			writer = event_writer_begin(cache->name, &last);
@@ -322,6 +326,11 @@ write_events(const CacheChanges *cache, Passed *passed)
 								   digest.bytes);
 	event_writer_end(writer);
 	passed->first = last.seq + 1;
+	if (cache->known == NULL)
+		return;
+	last.seq = passed->last;
+	memcpy(last.digest, digest.bytes, DIGEST_LEN);
+	known_end(cache->known, &last);
 }
 
 static void
@@ -469,6 +478,36 @@ forget_touched(const CacheChanges *cache)
 					 &type, &name);
 }
 
+/* The known paths without those that go. */
+static void
+begin_known(CacheChanges *cache)
+{
+	uint64		npublished = 0;
+
+	for (uint64 i = 0; i < cache->n; i++)
+		npublished += is_published(&cache->changes[i]);
+	if (npublished == 0 || !cache->exists || !cache->info.require_closure)
+		return;
+	cache->known = known_begin(cache->name, &cache->last,
+							   npublished >= MANY);
+	for (uint64 i = 0; i < cache->n; i++)
+	{
+		if (is_removed(&cache->changes[i]))
+			known_remove(cache->known, cache->changes[i].key);
+	}
+}
+
+/* And those that come. */
+static void
+complete_known(CacheChanges *cache)
+{
+	for (uint64 i = 0; cache->known != NULL && i < cache->n; i++)
+	{
+		if (is_published(&cache->changes[i]))
+			known_add(cache->known, cache->changes[i].key);
+	}
+}
+
 static void
 pass_cache(Change *changes, uint64 n, Passed *passed)
 {
@@ -476,7 +515,10 @@ pass_cache(Change *changes, uint64 n, Passed *passed)
 
 	cache.name = change_cache_name(changes[0].cache);
 	cache.exists = cache_get(cache.name, &cache.info);
+	event_read_last(cache.name, &cache.last);
+	begin_known(&cache);
 	rules_check(&cache);
+	complete_known(&cache);
 	passed->cache = cache.name;
 	passed->last = 0;
 	write_events(&cache, passed);
@@ -542,6 +584,7 @@ pass_all(void)
 			end++;
 		pass_cache(changes + i, end - i, &passed[npassed++]);
 	}
+	offered_forget();
 	divergence_write_waiting();
 	PopActiveSnapshot();
 	call_hooks(passed, npassed);
@@ -597,6 +640,8 @@ at_xact_event(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			change_forget();
+			offered_forget();
+			known_end_transaction(event == XACT_EVENT_COMMIT);
 			node_forget_transaction();
 			divergence_end(event != XACT_EVENT_ABORT);
 			break;

@@ -14,6 +14,9 @@
 
 #include "cache/cache.h"
 #include "cache/change.h"
+#include "cache/event.h"
+#include "cache/hashset.h"
+#include "cache/known.h"
 
 /* Callbacks at the end of transactions; called once by _PG_init. */
 extern void gate_init(void);
@@ -53,7 +56,24 @@ typedef struct CacheChanges
 	bool		exists;			/* it will; else "info" is empty */
 	Change	   *changes;
 	uint64		n;
+	EventPosition last;			/* the event before them */
+	KnownPaths *known;			/* NULL: references need not be valid */
 } CacheChanges;
+
+/* Is it a path that is valid now, as it was not before; or none any more? */
+static inline bool
+is_published(const Change *change)
+{
+	return change->table == GATED_VALID_PATH &&
+		!(change->flags & CHANGE_TOUCH) && (change->flags & CHANGE_HAS_NEW);
+}
+
+static inline bool
+is_removed(const Change *change)
+{
+	return change->table == GATED_VALID_PATH &&
+		!(change->flags & (CHANGE_TOUCH | CHANGE_HAS_NEW));
+}
 
 /* Raises an error when the cache would not be as it has to be. */
 extern void rules_check(const CacheChanges *cache);
@@ -75,6 +95,11 @@ typedef struct ClosureCheck ClosureCheck;
 
 extern ClosureCheck *closure_begin(const char *cache, ValidPathScan *scan,
 								   uint64 npaths);
+
+/*
+ * Are all of these valid with these changes?  What is found is remembered.
+ */
+extern bool closure_holds(const CacheChanges *cache, hashset_hash *refs);
 
 /* This path is valid: it need not be looked up. */
 extern void closure_add(ClosureCheck *check, const uint8 *hash);

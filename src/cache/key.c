@@ -315,15 +315,22 @@ read_row(TupleTableSlot *slot, MemoryContext context)
 	MemoryContextSwitchTo(old);
 }
 
+static Remembered key_rows = {
+	.table = "key", .start = start_known, .read_row = read_row
+};
+
+uint64
+key_generation(void)
+{
+	remember_rows(&key_rows);
+	return key_rows.generation;
+}
+
 /* They stay until the next invalidation; NULL: there are none. */
 static const KnownCache *
 find_keys(const char *cache)
 {
-	static Remembered rows = {
-		.table = "key", .start = start_known, .read_row = read_row
-	};
-
-	remember_rows(&rows);
+	remember_rows(&key_rows);
 	return strlen(cache) > CACHE_NAME_MAX ? NULL :
 		hash_search(known, cache, HASH_FIND, NULL);
 }

@@ -55,6 +55,12 @@ typedef struct PublicKey
 /* The one spelling in which it is stored, palloc'd. */
 extern char *public_key_text(const PublicKey *key);
 
+/*
+ * A number that this process has not seen before when a key may have changed
+ * since it was asked last.
+ */
+extern uint64 key_generation(void);
+
 /* Is there a key that a cache of this name trusts? */
 extern bool key_any(const char *cache);
 

@@ -45,6 +45,7 @@ start(Remembered *rows, Oid relid)
 	rows->start(rows->context);
 	rows->rel = relid;
 	rows->valid = true;
+	rows->generation++;
 }
 
 /*

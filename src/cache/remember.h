@@ -29,6 +29,7 @@ typedef struct Remembered
 	Oid			rel;
 	bool		valid;
 	bool		registered;
+	uint64		generation;		/* how often they were read */
 } Remembered;
 
 /*

@@ -249,6 +249,46 @@ like(error_of("SELECT publish($gnu, 'guix')"), qr/NI001/,
 	'signed anew when its key is not trusted any more, by one that is not yet');
 is(sound('guix'), 't', 'events and digest are right');
 
+# ---- signatures are judged as statements come, and count when they commit
+
+sql("SELECT create_cache('judged', min_signatures => 1),
+	trust_key('$first', 'judged')");
+my $publisher = $node->background_psql('postgres', on_error_stop => 0);
+
+# Publishes with this key, and lets others do that before it commits.
+sub publish_before
+{
+	my ($c, $key, $own, $others) = @_;
+	my $info = signed(made($c), $key);
+	$publisher->{stderr} = '';
+	$publisher->query('BEGIN');
+	$publisher->query("SELECT publish('$info', 'judged')");
+	$publisher->query($own) if $own;
+	sql($others) if $others;
+	$publisher->query('COMMIT');
+	return $publisher->{stderr};
+}
+
+is(publish_before('a', 'first-1'), '', 'signed by a key that is trusted');
+like(publish_before('b', 'second-1'), qr/has 0 of the 1 signatures/,
+	'not by another');
+is(publish_before('b', 'second-1', "SELECT trust_key('$second', 'judged')"),
+	'', 'but if the transaction trusts it before its end');
+like(publish_before('c', 'second-1', "SELECT untrust_key('$second', 'judged')"),
+	qr/has 0 of the 1 signatures/, 'not if it does not any more');
+is(publish_before('d', 'first-1', '', "SELECT trust_key('$guix_key', 'judged')"),
+	'', 'another key may come meanwhile');
+like(publish_before('g', 'second-1', '',
+	"SELECT untrust_key('$second', 'judged')"),
+	qr/has 0 of the 1 signatures/, 'but its own may not go');
+like(publish_before('h', 'first-1', '',
+	"SELECT alter_cache('judged', min_signatures => 2)"),
+	qr/has 1 of the 2 signatures/, 'nor may more be wanted');
+is(join(',', map { stored($_, 'judged') ne '' ? $_ : () } 'a' .. 'd', 'g', 'h'), 'a,b,d',
+	'and nothing is left of those that were refused');
+is(sound('judged'), 't', 'events and digest are right');
+$publisher->quit;
+
 # ---- where it is not done
 
 sql("SELECT alter_cache('other', sign_with => 'second-1')");
