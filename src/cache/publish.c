@@ -3,8 +3,8 @@
  * publish.c
  *	  publish(info, cache) and publish_many(infos, cache).
  *
- * They write valid_path, each path in the way its row wants: none is inserted
- * that is there, none updated that is right already.  The gate does the rest,
+ * They write valid_path, each path in the way its row wants: none is updated
+ * that is right already.  The gate does the rest,
  * as with rows that anybody else writes.
  *
  * Rows are written in the order of their hashes, so that two batches that
@@ -281,6 +281,23 @@ update_others(Publishing *publishing)
 	}
 }
 
+/*
+ * Most that is published is new, so that is tried first: INSERT looks for
+ * itself.  Not where the cache signs, which depends on what is there.
+ */
+static void
+assume_new(Publishing *publishing)
+{
+	CachePolicies policies;
+
+	if (!cache_get_policies(publishing->cache, &policies) ||
+		policies.sign_with[0] != '\0')
+		return;
+	for (int i = 0; i < publishing->n; i++)
+		publishing->paths[i].state = PATH_NEW;
+	insert_new(publishing);
+}
+
 static bool
 has_state(const Publishing *publishing, PathState state)
 {
@@ -354,6 +371,7 @@ publish_paths(Publishing *publishing)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	prepare_plans();
+	assume_new(publishing);
 	while (!is_done(publishing))
 	{
 		CHECK_FOR_INTERRUPTS();
