@@ -378,7 +378,7 @@ judge(NarCheck *check, int status)
 				 "the check was ended by SIG%s", name ? name : "?");
 		/* whoever tries addresses finds others the next time */
 		if (check->zygote != NULL)
-			nar_zygote_retire(check->zygote);
+			nar_zygote_suspect(check->zygote);
 	}
 	else if (told && WEXITSTATUS(status) == CHECKER_GOOD &&
 			 parse_found(line, &result->found))

@@ -53,6 +53,7 @@ struct NarZygote
 	int			socket;
 	int			shares;
 	bool		retired;
+	bool		suspect;
 	TimestampTz started;
 	struct stat program;
 };
@@ -169,6 +170,12 @@ nar_zygote_release(NarZygote *zygote)
 }
 
 void
+nar_zygote_suspect(NarZygote *zygote)
+{
+	zygote->suspect = true;
+}
+
+void
 nar_zygote_dismiss(void)
 {
 	if (current != NULL)
@@ -191,13 +198,14 @@ end_all(int code, Datum arg)
  *-------------------------------------------------------------------------
  */
 
-/* Is it the program as it is now, and young? */
+/* Is it of the program as it is now, young, and above suspicion? */
 static bool
 is_fresh(const NarZygote *zygote, const struct stat *program)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	return zygote->program.st_dev == program->st_dev &&
+	return !zygote->suspect &&
+		zygote->program.st_dev == program->st_dev &&
 		zygote->program.st_ino == program->st_ino &&
 		zygote->program.st_ctim.tv_sec == program->st_ctim.tv_sec &&
 		zygote->program.st_ctim.tv_nsec == program->st_ctim.tv_nsec &&

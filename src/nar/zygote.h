@@ -45,7 +45,10 @@ extern void nar_zygote_release(NarZygote *zygote);
  */
 extern void nar_zygote_retire(NarZygote *zygote);
 
-/* The same with the one that would be asked next, if there is one. */
+/* Is replaced before anything is asked for again. */
+extern void nar_zygote_suspect(NarZygote *zygote);
+
+/* Retires the one that would be asked next, if there is one. */
 extern void nar_zygote_dismiss(void);
 
 #endif							/* NARINFO_NAR_ZYGOTE_H */

@@ -132,6 +132,7 @@ be_child(Request *request, pid_t parent)
 	static Verdict verdict;
 	pid_t		me = getpid();
 
+	prctl(PR_SET_NAME, CHECKER_PROGRAM);
 	/* our socket goes with this, too */
 	if (dup2(request->fds[CHECKER_FD_NAR], STDIN_FILENO) < 0 ||
 		dup2(request->fds[CHECKER_FD_PIPE], STDOUT_FILENO) < 0)
@@ -140,7 +141,6 @@ be_child(Request *request, pid_t parent)
 	/* nobody is there any more: then there is nothing to do */
 	if (write(STDOUT_FILENO, &me, sizeof(me)) != (ssize_t) sizeof(me))
 		_exit(CHECKER_TROUBLE);
-	prctl(PR_SET_NAME, CHECKER_PROGRAM);
 	if (end_with(parent, &verdict))
 		check_input(request->words, &verdict);
 	say_and_exit(&verdict);
