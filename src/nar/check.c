@@ -6,19 +6,23 @@
  *
  *	  this process						pg_narinfo_check
  *	  ------------						----------------
- *	  posix_spawn ------------------->	stdin: the file
+ *	  request, or spawn ------------>	stdin: the file
+ *	  pipe  <--- its pid (request) --	stdout
  *	  pidfd <------ it has ended -----
  *	  pipe  <------ one line ---------	stdout
  *
+ * A zygote (zygote.c) is asked for the process.  When the pipe ends without a
+ * pid, the zygote is lost, and with it nothing but time: the program is
+ * started for this one check, as it is when there is no zygote to be had.
+ *
  * What is waited for is the end of the process, by a pidfd: its line fits into
  * the pipe, so it never waits for us, and when it has ended everything is
- * there.  posix_spawn neither copies our memory nor runs a handler of ours in
- * the other process; it gets standard input and output and no other descriptor
- * of ours, no signal blocked or ignored, an empty environment, and, as after
- * every exec, nothing of the shared memory.
+ * there.  It has standard input and output and no other descriptor of ours, no
+ * signal blocked or ignored, an empty environment, and nothing of the shared
+ * memory.
  *
- * It is reaped by its pid alone.  SIGCHLD is at its default in backends and
- * background workers, and stays so.
+ * However it was made, it is a child of ours, and reaped by its pid alone.
+ * SIGCHLD is at its default in backends and background workers, and stays so.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -28,32 +32,41 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "utils/timestamp.h"
 
 #include "nar/check.h"
+#include "nar/zygote.h"
+
+typedef enum CheckState
+{
+	CHECK_ASKED,				/* "zygote" is to make the process */
+	CHECK_RUNS,					/* it is "pid" */
+	CHECK_ENDED					/* it is reaped, if it ever was */
+} CheckState;
 
 struct NarCheck
 {
 	MemoryContextCallback callback;
-	pid_t		pid;			/* 0: reaped */
+	CheckState	state;
+	NarZygote  *zygote;			/* we have a share in it; or NULL */
+	pid_t		pid;
 	int			pidfd;
 	int			pipe;
+	int			file;			/* until the process is there */
 	int			nfds;			/* reserved with fd.c */
 	bool		has_deadline;
 	TimestampTz deadline;
-	NarCheckResult result;		/* once it is reaped */
+	StringInfoData request;		/* CHECKER_WORDS, each with its NUL */
+	NarCheckResult result;		/* once it has ended */
 };
-
-/* Of a size in decimal; 20 digits and NUL. */
-#define SIZE_TEXT 21
 
 void
 nar_check_expect(const Narinfo *info, int url, NarExpectation *expect)
@@ -81,41 +94,48 @@ nar_check_expect(const Narinfo *info, int url, NarExpectation *expect)
  */
 
 static void
-close_all(NarCheck *check)
+close_fd(int *fd)
 {
-	if (check->pidfd >= 0)
-		close(check->pidfd);
-	if (check->pipe >= 0)
-		close(check->pipe);
-	check->pidfd = check->pipe = -1;
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* There is no process any more that we know of. */
+static void
+ended(NarCheck *check)
+{
+	check->state = CHECK_ENDED;
+	if (check->zygote != NULL)
+		nar_zygote_release(check->zygote);
+	check->zygote = NULL;
+	close_fd(&check->pidfd);
+	close_fd(&check->pipe);
+	close_fd(&check->file);
 	for (; check->nfds > 0; check->nfds--)
 		ReleaseExternalFD();
 }
 
-/* Waits for a process that has ended, or was just killed. */
-static int
-reap(NarCheck *check, int *status)
+/* Waits for a process that was just killed. */
+static void
+reap(pid_t pid)
 {
-	pid_t		pid;
-
-	do
-		pid = waitpid(check->pid, status, 0);
-	while (pid < 0 && errno == EINTR);
-	check->pid = 0;
-	return pid < 0 ? -1 : 0;
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
 static void
 stop(NarCheck *check)
 {
-	int			status;
-
-	if (check->pid != 0)
+	if (check->state == CHECK_RUNS)
 	{
 		kill(check->pid, SIGKILL);
-		reap(check, &status);
+		reap(check->pid);
 	}
-	close_all(check);
+	/* a process that we do not know may come of it, and ends with it */
+	else if (check->state == CHECK_ASKED && check->zygote != NULL)
+		nar_zygote_retire(check->zygote);
+	ended(check);
 }
 
 /* The memory context goes, with an error or without. */
@@ -137,57 +157,40 @@ nar_check_end(NarCheck *check)
  *-------------------------------------------------------------------------
  */
 
-static char *
-hash_text(bool known, const Digest *hash)
+static void
+put_hash(StringInfo request, bool known, const Digest *hash)
 {
 	char		text[HASH_TEXT_MAX];
 
-	if (!known)
-		return pstrdup(CHECKER_UNKNOWN);
-	return pnstrdup(text, hash_print(hash, text));
+	if (known)
+		appendBinaryStringInfo(request, text, (int) hash_print(hash, text));
+	else
+		appendStringInfoString(request, CHECKER_UNKNOWN);
+	appendStringInfoChar(request, '\0');
 }
 
-static char *
-size_text(bool known, uint64 size)
+static void
+put_size(StringInfo request, bool known, uint64 size)
 {
-	return known ? psprintf(UINT64_FORMAT, size) : pstrdup(CHECKER_UNKNOWN);
+	if (known)
+		appendStringInfo(request, UINT64_FORMAT, size);
+	else
+		appendStringInfoString(request, CHECKER_UNKNOWN);
+	appendStringInfoChar(request, '\0');
 }
 
-/* What the new process has of ours; its errors are told by its line. */
-static int
-spawn(pid_t *pid, const char *path, char **argv, int fd, int output)
+static void
+make_request(StringInfo request, const NarExpectation *expect)
 {
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	sigset_t	none;
-	sigset_t	all;
-	char	   *environment[] = {NULL};
-	int			error;
-
-	sigemptyset(&none);
-	sigfillset(&all);
-	error = posix_spawn_file_actions_init(&actions);
-	if (error != 0)
-		return error;
-	error = posix_spawnattr_init(&attr);
-	if (error != 0)
-	{
-		posix_spawn_file_actions_destroy(&actions);
-		return error;
-	}
-	if ((error = posix_spawn_file_actions_adddup2(&actions, fd, 0)) == 0 &&
-		(error = posix_spawn_file_actions_adddup2(&actions, output, 1)) == 0 &&
-		(error = posix_spawn_file_actions_addopen(&actions, 2, "/dev/null",
-												  O_WRONLY, 0)) == 0 &&
-		(error = posix_spawn_file_actions_addclosefrom_np(&actions, 3)) == 0 &&
-		(error = posix_spawnattr_setsigmask(&attr, &none)) == 0 &&
-		(error = posix_spawnattr_setsigdefault(&attr, &all)) == 0 &&
-		(error = posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK |
-										  POSIX_SPAWN_SETSIGDEF)) == 0)
-		error = posix_spawn(pid, path, &actions, &attr, argv, environment);
-	posix_spawnattr_destroy(&attr);
-	posix_spawn_file_actions_destroy(&actions);
-	return error;
+	initStringInfo(request);
+	appendStringInfoString(request, expect->compression[0] ?
+						   expect->compression : "none");
+	appendStringInfoChar(request, '\0');
+	put_hash(request, expect->has_file_hash, &expect->file_hash);
+	put_size(request, expect->has_file_size, expect->file_size);
+	put_hash(request, expect->has_nar_hash, &expect->nar_hash);
+	put_size(request, expect->has_nar_size, expect->nar_size);
+	Assert(request->len <= CHECKER_REQUEST_MAX);
 }
 
 static void
@@ -207,7 +210,8 @@ make_check(int timeout)
 {
 	NarCheck   *check = palloc0(sizeof(NarCheck));
 
-	check->pidfd = check->pipe = -1;
+	check->state = CHECK_ENDED;
+	check->pidfd = check->pipe = check->file = -1;
 	check->has_deadline = timeout > 0;
 	if (timeout > 0)
 		check->deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
@@ -216,8 +220,8 @@ make_check(int timeout)
 	check->callback.arg = check;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext,
 									   &check->callback);
-	/* the pipe and the pidfd */
-	for (; check->nfds < 2; check->nfds++)
+	/* the pipe, the pidfd and the file */
+	for (; check->nfds < 3; check->nfds++)
 	{
 		if (!AcquireExternalFD())
 			start_failed(check, "file descriptors");
@@ -225,43 +229,81 @@ make_check(int timeout)
 	return check;
 }
 
-NarCheck *
-nar_check_start(int fd, const NarExpectation *expect, int timeout)
+/* Returns the end that is to be written to. */
+static int
+make_pipe(NarCheck *check)
 {
-	char	   *program = psprintf("%s/%s", pkglib_path, CHECKER_PROGRAM);
-	char	   *argv[] = {
-		program, psprintf("%d", (int) getpid()),
-		pstrdup(expect->compression[0] ? expect->compression : "none"),
-		hash_text(expect->has_file_hash, &expect->file_hash),
-		size_text(expect->has_file_size, expect->file_size),
-		hash_text(expect->has_nar_hash, &expect->nar_hash),
-		size_text(expect->has_nar_size, expect->nar_size), NULL
-	};
-	NarCheck   *check = make_check(timeout);
 	int			ends[2];
-	int			error;
-	pid_t		pid;
 
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0)
 		start_failed(check, "pipe");
 	check->pipe = ends[0];
-	error = spawn(&pid, program, argv, fd, ends[1]);
-	close(ends[1]);
-	errno = error;
-	if (error != 0)
-		start_failed(check, program);
+	return ends[1];
+}
+
+static void
+process_is(NarCheck *check, pid_t pid)
+{
 	check->pid = pid;
+	check->state = CHECK_RUNS;
 	/* nobody else reaps it, so the number is still its own */
 	check->pidfd = (int) syscall(SYS_pidfd_open, pid, 0);
 	if (check->pidfd < 0)
 		start_failed(check, "pidfd_open");
+	close_fd(&check->file);
+}
+
+/* By a process that is started for it. */
+static void
+start_alone(NarCheck *check)
+{
+	char		parent[12];
+	char	   *argv[2 + CHECKER_WORDS + 1] = {nar_checker_path(), parent};
+	char	   *word = check->request.data;
+	int			output = make_pipe(check);
+	int			error;
+	pid_t		pid;
+
+	snprintf(parent, sizeof(parent), "%d", (int) getpid());
+	for (int i = 0; i < CHECKER_WORDS; i++, word += strlen(word) + 1)
+		argv[2 + i] = word;
+	error = nar_checker_spawn(&pid, argv, check->file, output, false);
+	close(output);
+	errno = error;
+	if (error != 0)
+		start_failed(check, argv[0]);
+	process_is(check, pid);
+}
+
+NarCheck *
+nar_check_start(int fd, const NarExpectation *expect, int timeout)
+{
+	NarCheck   *check = make_check(timeout);
+	int			output;
+
+	make_request(&check->request, expect);
+	check->file = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (check->file < 0)
+		start_failed(check, "fcntl");
+	output = make_pipe(check);
+	check->zygote = nar_zygote_ask(check->request.data,
+								   (size_t) check->request.len,
+								   check->file, output);
+	close(output);
+	if (check->zygote != NULL)
+		check->state = CHECK_ASKED;
+	else
+	{
+		close_fd(&check->pipe);
+		start_alone(check);
+	}
 	return check;
 }
 
 pgsocket
 nar_check_socket(const NarCheck *check)
 {
-	return check->pidfd;
+	return check->state == CHECK_ASKED ? check->pipe : check->pidfd;
 }
 
 long
@@ -334,6 +376,9 @@ judge(NarCheck *check, int status)
 		set_trouble(result, "");
 		snprintf(result->reason, sizeof(result->reason),
 				 "the check was ended by SIG%s", name ? name : "?");
+		/* whoever tries addresses finds others the next time */
+		if (check->zygote != NULL)
+			nar_zygote_suspect(check->zygote);
 	}
 	else if (told && WEXITSTATUS(status) == CHECKER_GOOD &&
 			 parse_found(line, &result->found))
@@ -349,31 +394,57 @@ judge(NarCheck *check, int status)
 		set_trouble(result, "the check ended without a result");
 }
 
+/* Has the zygote made the process? */
+static void
+poll_asked(NarCheck *check)
+{
+	pid_t		pid;
+	ssize_t		n = read(check->pipe, &pid, sizeof(pid));
+
+	if (n == sizeof(pid) && pid > 0)
+		process_is(check, pid);
+	else if (n >= 0 || (errno != EAGAIN && errno != EINTR))
+	{
+		NarZygote  *lost = check->zygote;
+
+		check->zygote = NULL;
+		check->state = CHECK_ENDED;
+		close_fd(&check->pipe);
+		nar_zygote_retire(lost);
+		nar_zygote_release(lost);
+		start_alone(check);
+	}
+}
+
+static void
+poll_running(NarCheck *check)
+{
+	int			status;
+	pid_t		pid = waitpid(check->pid, &status, WNOHANG);
+
+	if (pid == 0 || (pid < 0 && errno == EINTR))
+		return;
+	check->state = CHECK_ENDED;
+	if (pid < 0)
+		set_trouble(&check->result, "the check was lost");
+	else
+		judge(check, status);
+	ended(check);
+}
+
 bool
 nar_check_poll(NarCheck *check, NarCheckResult *result)
 {
-	int			status;
-
-	if (check->pid != 0)
+	if (check->state == CHECK_ASKED)
+		poll_asked(check);
+	if (check->state == CHECK_RUNS)
+		poll_running(check);
+	if (check->state != CHECK_ENDED)
 	{
-		pid_t		pid = waitpid(check->pid, &status, WNOHANG);
-
-		if (pid == 0 || (pid < 0 && errno == EINTR))
-		{
-			if (nar_check_timeout(check) != 0)
-				return false;
-			stop(check);
-			set_trouble(&check->result, "the check took too long");
-		}
-		else
-		{
-			check->pid = 0;
-			if (pid < 0)
-				set_trouble(&check->result, "the check was lost");
-			else
-				judge(check, status);
-			close_all(check);
-		}
+		if (nar_check_timeout(check) != 0)
+			return false;
+		stop(check);
+		set_trouble(&check->result, "the check took too long");
 	}
 	*result = check->result;
 	return true;

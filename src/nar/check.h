@@ -73,7 +73,10 @@ extern pgsocket nar_check_socket(const NarCheck *check);
 /* ms until the time is over, -1 if it never is. */
 extern long nar_check_timeout(const NarCheck *check);
 
-/* False while there is no result; does not wait. */
+/*
+ * False while there is no result; does not wait.  Raises an error when the
+ * zygote was lost before it made a process and no other one can be made.
+ */
 extern bool nar_check_poll(NarCheck *check, NarCheckResult *result);
 
 /* Kills the process if it still runs; the memory goes with its context. */

@@ -11,6 +11,7 @@
 
 #include <unistd.h>
 
+#include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -20,6 +21,7 @@
 #include "cache/cache.h"
 #include "nar/check.h"
 #include "nar/root.h"
+#include "nar/zygote.h"
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(check_nar);
@@ -39,6 +41,26 @@ wait_for(NarCheck *check, NarCheckResult *result)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+}
+
+/* Sessions may be idle for long; the next query can have another one. */
+static void
+transaction_ended(XactEvent event, void *arg)
+{
+	(void) arg;
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
+		event == XACT_EVENT_PREPARE)
+		nar_zygote_dismiss();
+}
+
+static void
+register_end(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(transaction_ended, NULL);
+	registered = true;
 }
 
 static NarCheck *
@@ -113,6 +135,7 @@ check_nar(PG_FUNCTION_ARGS)
 	char	   *text = narinfo_to_text(info, &len);
 
 	cache_require(name, &cache);
+	register_end();
 	if (nar_file_root[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

@@ -7,11 +7,15 @@
 # On few processors the writer worker, the checks and the clients have one, and
 # the HTTP worker the other; nginx' clients leave it one for itself, too.
 #
+#   BENCH_PUSH="small large beside"   which of these
+#
 use strict;
 use warnings;
 use Bench;
 use Time::HiRes qw(time);
 
+my %part = map { $_ => 1 } split ' ',
+	$ENV{BENCH_PUSH} // 'small large beside';
 my $big = 1 << 30;
 
 need_rows(200_000);
@@ -35,7 +39,7 @@ sub small
 
 my @checked = ([checked => 'on'], [unchecked => 'off']);
 my %small;
-for my $connections (1, 25)
+for my $connections ($part{small} ? (1, 25) : ())
 {
 	my $r = rounds(
 		nginx => sub { small($nginx, $connections, '-') },
@@ -72,9 +76,13 @@ sub write_nar
 }
 
 my $nar = "$dir/big.nar";
-write_nar($nar) unless -e $nar;
-my $hash = hash_of($nar);
-my $size = -s $nar;
+my ($hash, $size);
+if ($part{large} || $part{beside})
+{
+	write_nar($nar) unless -e $nar;
+	$hash = hash_of($nar);
+	$size = -s $nar;
+}
 my $n = 0;
 
 # A store path of its own each time, so that it is published each time.
@@ -106,52 +114,61 @@ sub large
 	return { %$r, speed => $size / 1e6 / $took };
 }
 
-my $r = rounds(
-	nginx => sub { large($nginx, '-') },
-	map { my ($name, $value) = @$_;
-		$name => sub {
-			setting(check_nars => $value);
-			large($ours, $token, 1);
-		} } @checked
-);
-compare("a NAR of 1 GB, $_", $r, $_ => 'nginx', 'speed')
-	for map { $_->[0] } @checked;
-busy('a NAR of 1 GB', $r, 'checked', 'nginx');
+if ($part{large})
+{
+	my $r = rounds(
+		nginx => sub { large($nginx, '-') },
+		map { my ($name, $value) = @$_;
+			$name => sub {
+				setting(check_nars => $value);
+				large($ours, $token, 1);
+			} } @checked
+	);
+	compare("a NAR of 1 GB, $_", $r, $_ => 'nginx', 'speed')
+		for map { $_->[0] } @checked;
+	busy('a NAR of 1 GB', $r, 'checked', 'nginx');
+}
 
 # ---- GETs meanwhile
 
-setting(check_nars => undef);
-my $walk = paths_file('walk 200000');
-my @asks = (connections => 16, delay => 10, first => 1);
-my %result;
-
-keep_in_memory('narinfo.valid_path');
-for my $round (1 .. $rounds)
+sub beside
 {
-	push @{ $result{idle} }, wrk($ours, $walk, @asks);
-	unlink "$file_root/nar/$hash.nar";
-	my @load = (
-		spawn('small', "$dir/small.out", push_command('small',
-			$ours->{port}, $token, 25, $seconds + 4,
-			next_seed())),
-		spawn('big', "$dir/big.out", 'sh', '-c', 'while :; do ' .
-			join(' ', map { "'$_'" } push_command('file', $ours->{port},
-				$token, "/nar/$hash.nar", $nar)) .
-			" || exit 1; rm -f '$file_root/nar/$hash.nar'; done"));
-	select undef, undef, undef, 1;
-	push @{ $result{pushing} }, wrk($ours, $walk, @asks);
-	for (@load)
+	setting(check_nars => undef);
+	my $walk = paths_file('walk 200000');
+	my @asks = (connections => 16, delay => 10, first => 1);
+	my %result;
+
+	keep_in_memory('narinfo.valid_path');
+	for my $round (1 .. $rounds)
 	{
-		die "a client ended early: see $dir/small.out, $dir/big.out\n"
-			unless kill 0, $_;
+		push @{ $result{idle} }, wrk($ours, $walk, @asks);
+		unlink "$file_root/nar/$hash.nar";
+		my @load = (
+			spawn('small', "$dir/small.out", push_command('small',
+				$ours->{port}, $token, 25, $seconds + 4,
+				next_seed())),
+			spawn('big', "$dir/big.out", 'sh', '-c', 'while :; do ' .
+				join(' ', map { "'$_'" } push_command('file', $ours->{port},
+					$token, "/nar/$hash.nar", $nar)) .
+				" || exit 1; rm -f '$file_root/nar/$hash.nar'; done"));
+		select undef, undef, undef, 1;
+		push @{ $result{pushing} }, wrk($ours, $walk, @asks);
+		for (@load)
+		{
+			die "a client ended early: see $dir/small.out, $dir/big.out\n"
+				unless kill 0, $_;
+		}
+		system('pkill', '-P', $load[1]);
+		end_process($_) for @load;
+		my ($idle, $pushing) = map { $result{$_}[-1]{p99} } qw(idle pushing);
+		progress("round $round  p99 $idle ms idle, $pushing ms pushing");
 	}
-	system('pkill', '-P', $load[1]);
-	end_process($_) for @load;
-	my ($idle, $pushing) = map { $result{$_}[-1]{p99} } qw(idle pushing);
-	progress("round $round  p99 $idle ms idle, $pushing ms pushing");
+	compare("GET p99, 1 GB and 25 connections pushing", \%result,
+		pushing => 'idle', 'p99', most => 2);
+	compare("GET p50, the same", \%result, pushing => 'idle', 'p50');
+	return;
 }
-compare("GET p99, 1 GB and 25 connections pushing", \%result,
-	pushing => 'idle', 'p99', most => 2);
-compare("GET p50, the same", \%result, pushing => 'idle', 'p50');
+
+beside() if $part{beside};
 end_process($nginx->{master});
 1;

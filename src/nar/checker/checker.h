@@ -13,6 +13,7 @@
 #define NARINFO_NAR_CHECKER_CHECKER_H
 
 #include <gcrypt.h>
+#include <sys/types.h>
 
 #include "base/hash.h"
 #include "base/nar.h"
@@ -88,11 +89,14 @@ extern bool compression_known(Span compression);
 extern bool decompress(Span compression, Source *source, Sink *sink,
 					   Verdict *verdict);
 
+/* Ends with this parent (0: with none).  False with the verdict said. */
+extern bool end_with(pid_t parent, Verdict *verdict);
+
 /*
- * Ends with this parent (0: with none), and gives way to everybody else.
- * False with the verdict said.
+ * Gives way to everybody else, and up what no process of ours needs.  False
+ * with the verdict said.
  */
-extern bool confine_begin(pid_t parent, Verdict *verdict);
+extern bool give_way(Verdict *verdict);
 
 /*
  * From here on no more than WINDOW_MAX and WORKING_MEMORY beyond what is
@@ -100,5 +104,16 @@ extern bool confine_begin(pid_t parent, Verdict *verdict);
  * and where the kernel can do so, no system call but those that are needed.
  */
 extern bool confine(uint64_t seconds, Verdict *verdict);
+
+/* What is the same for each NAR.  False with the verdict said. */
+extern bool load_all(Verdict *verdict);
+
+/* Looks into standard input; the words are those of protocol.h. */
+extern void check_input(char **words, Verdict *verdict);
+
+extern _Noreturn void say_and_exit(Verdict *verdict);
+
+/* Makes processes for this parent until it is gone. */
+extern _Noreturn void zygote(pid_t parent);
 
 #endif							/* NARINFO_NAR_CHECKER_CHECKER_H */

@@ -63,16 +63,21 @@ volunteer_for_oom(void)
 }
 
 bool
-confine_begin(pid_t parent, Verdict *verdict)
+end_with(pid_t parent, Verdict *verdict)
 {
-	if (parent != 0)
-	{
-		if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
-			return verdict_trouble(verdict, "PR_SET_PDEATHSIG: %m");
-		/* it may have ended before we said so */
-		if (getppid() != parent)
-			return verdict_trouble(verdict, "the parent is gone");
-	}
+	if (parent == 0)
+		return true;
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)
+		return verdict_trouble(verdict, "PR_SET_PDEATHSIG: %m");
+	/* it may have ended before we said so */
+	if (getppid() != parent)
+		return verdict_trouble(verdict, "the parent is gone");
+	return true;
+}
+
+bool
+give_way(Verdict *verdict)
+{
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
 		return verdict_trouble(verdict, "PR_SET_NO_NEW_PRIVS: %m");
 	/* with RLIMIT_FSIZE, a write that has an error is better than a signal */

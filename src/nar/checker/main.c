@@ -211,24 +211,16 @@ number_argument(const char *text, uint64_t *number, bool *known,
 }
 
 static bool
-take_arguments(int argc, char **argv, uint64_t *parent, Expectation *expect,
-			   Verdict *verdict)
+take_words(char **words, Expectation *expect, Verdict *verdict)
 {
-	bool		known;
-
-	if (argc != 7)
-		return verdict_trouble(verdict, "usage: %s PARENT COMPRESSION "
-							   "FILE_HASH FILE_SIZE NAR_HASH NAR_SIZE",
-							   CHECKER_PROGRAM);
-	expect->compression = span_of(argv[2], strlen(argv[2]));
-	return number_argument(argv[1], parent, &known, verdict) &&
-		hash_argument(argv[3], &expect->file_hash, &expect->has_file_hash,
-					  verdict) &&
-		number_argument(argv[4], &expect->file_size, &expect->has_file_size,
+	expect->compression = span_of(words[0], strlen(words[0]));
+	return hash_argument(words[1], &expect->file_hash,
+						 &expect->has_file_hash, verdict) &&
+		number_argument(words[2], &expect->file_size, &expect->has_file_size,
 						verdict) &&
-		hash_argument(argv[5], &expect->nar_hash, &expect->has_nar_hash,
+		hash_argument(words[3], &expect->nar_hash, &expect->has_nar_hash,
 					  verdict) &&
-		number_argument(argv[6], &expect->nar_size, &expect->has_nar_size,
+		number_argument(words[4], &expect->nar_size, &expect->has_nar_size,
 						verdict);
 }
 
@@ -358,6 +350,16 @@ say_found(Source *source, const Digest *file_hash, Sink *sink,
 			 sink->measure.size);
 }
 
+bool
+load_all(Verdict *verdict)
+{
+	if (gcry_check_version(NULL) == NULL)
+		return verdict_trouble(verdict, "libgcrypt cannot be used");
+	gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
+	gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
+	return true;
+}
+
 /* All memory that is ours is taken before the limits are set. */
 static bool
 prepare(const Expectation *expect, Source *source, Sink *sink,
@@ -371,9 +373,6 @@ prepare(const Expectation *expect, Source *source, Sink *sink,
 						   (int) (expect->compression.len < 64 ?
 								  expect->compression.len : 64),
 						   expect->compression.data);
-	gcry_check_version(NULL);
-	gcry_control(GCRYCTL_DISABLE_SECMEM, 0);
-	gcry_control(GCRYCTL_INITIALIZATION_FINISHED, 0);
 	source->verdict = sink->verdict = verdict;
 	source->buffer = malloc(BUFFER_SIZE);
 	if (source->buffer == NULL)
@@ -417,9 +416,18 @@ check(const Expectation *expect, Verdict *verdict)
 	return true;
 }
 
+void
+check_input(char **words, Verdict *verdict)
+{
+	static Expectation expect;
+
+	if (take_words(words, &expect, verdict))
+		check(&expect, verdict);
+}
+
 /* One line and no byte of a stranger that is not printable. */
-static void
-say(Verdict *verdict)
+void
+say_and_exit(Verdict *verdict)
 {
 	size_t		len = strlen(verdict->message);
 	ssize_t		n;
@@ -438,19 +446,28 @@ say(Verdict *verdict)
 	/* a status without its line is no verdict */
 	if (n != (ssize_t) len)
 		verdict->status = CHECKER_TROUBLE;
+	/* nothing is left to be flushed, and no handler has a reason to run */
+	_exit(verdict->status);
 }
 
 int
 main(int argc, char **argv)
 {
 	static Verdict verdict;
-	static Expectation expect;
 	uint64_t	parent;
+	bool		known;
 
-	if (take_arguments(argc, argv, &parent, &expect, &verdict) &&
-		confine_begin((pid_t) parent, &verdict))
-		check(&expect, &verdict);
-	say(&verdict);
-	/* nothing is left to be flushed, and no handler has a reason to run */
-	_exit(verdict.status);
+	if (argc != 2 && argc != 2 + CHECKER_WORDS)
+		verdict_trouble(&verdict, "usage: %s PARENT COMPRESSION "
+						"FILE_HASH FILE_SIZE NAR_HASH NAR_SIZE",
+						CHECKER_PROGRAM);
+	else if (number_argument(argv[1], &parent, &known, &verdict))
+	{
+		if (argc == 2)
+			zygote((pid_t) parent);
+		if (end_with((pid_t) parent, &verdict) && give_way(&verdict) &&
+			load_all(&verdict))
+			check_input(argv + 2, &verdict);
+	}
+	say_and_exit(&verdict);
 }

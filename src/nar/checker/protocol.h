@@ -14,6 +14,15 @@
  *	  status 1	what is wrong with the file, for whoever sent it
  *	  status 2	why it could not be checked
  *
+ *	  pg_narinfo_check PARENT
+ *
+ * makes a process of itself for each request (zygote.c), as a child of
+ * PARENT's.  Requests come by standard input, a SOCK_SEQPACKET: the words from
+ * COMPRESSION on, each with its NUL, and two descriptors (SCM_RIGHTS).  The
+ * child writes its pid (a pid_t) to the pipe, before everything else, and its
+ * line when it ends, with the status, as above.  A pipe that ends without a
+ * pid says that there is no child.
+ *
  * Copyright (c) 2026, pg_narinfo contributors
  *
  *-------------------------------------------------------------------------
@@ -36,5 +45,17 @@ typedef enum CheckerStatus
  * the program never waits for a reader.
  */
 #define CHECKER_LINE_MAX 1024
+
+/* COMPRESSION FILE_HASH FILE_SIZE NAR_HASH NAR_SIZE */
+#define CHECKER_WORDS	5
+#define CHECKER_REQUEST_MAX 1024
+
+/* What comes with a request. */
+enum
+{
+	CHECKER_FD_NAR,
+	CHECKER_FD_PIPE,
+	CHECKER_FDS
+};
 
 #endif							/* NARINFO_NAR_CHECKER_PROTOCOL_H */
