@@ -19,6 +19,7 @@ my $copied = 20_000;       # narinfos in a transaction
 my $published = 1000;
 my $checked = 100_000;
 my $least = 30_000;        # a second
+my $some = 100_000;        # narinfos, at most, that SQLite has to take
 
 sql('ALTER SYSTEM SET autovacuum = on');
 sql('SELECT pg_reload_conf()');
@@ -130,8 +131,8 @@ sub table_bytes
 # A file with these tables, filled from statements as CSV.
 sub sqlite_bytes
 {
-	my ($name, $schema, %tables) = @_;
-	my $file = "$dir/load-$name.sqlite";
+	my ($n, $schema, %tables) = @_;
+	my $file = "$dir/load.sqlite";
 	unlink $file;
 	open my $sqlite, '|-', "sqlite3 '$file' >/dev/null" or die "sqlite3: $!\n";
 	my $psql = join ' ', map { "'$_'" } psql_command();
@@ -148,7 +149,7 @@ sub sqlite_bytes
 	unlink glob "$dir/load-*.csv";
 	my $size = -s $file;
 	unlink $file;
-	return $size / $rows;
+	return $size / $n;
 }
 
 sub compare_bytes
@@ -158,20 +159,18 @@ sub compare_bytes
 		FROM narinfo.valid_path WHERE cache = 'load'}) / $rows;
 	my $narinfos = table_bytes("relname = 'valid_path'");
 	my $all = table_bytes('true');
-	my $plain = sqlite_bytes('plain',
-		'CREATE TABLE narinfo (hash TEXT PRIMARY KEY, info TEXT NOT NULL);',
-		narinfo => q{SELECT hash, info FROM narinfo.valid_path
-			WHERE cache = 'load'});
-	my $linked = sqlite_bytes('linked',
-		'CREATE TABLE narinfo (hash TEXT PRIMARY KEY, info TEXT NOT NULL);'
-		. 'CREATE TABLE ref (referrer TEXT, reference TEXT,'
+	my $n = $rows < $some ? $rows : $some;
+	my $schema = 'CREATE TABLE narinfo (hash TEXT PRIMARY KEY,'
+		. ' info TEXT NOT NULL);';
+	my $narinfo = qq{SELECT hash, info FROM narinfo.valid_path
+		WHERE cache = 'load' ORDER BY registered, ctid LIMIT $n};
+	my $plain = sqlite_bytes($n, $schema, narinfo => $narinfo);
+	my $linked = sqlite_bytes($n, $schema . 'CREATE TABLE ref (referrer TEXT, reference TEXT,'
 		. ' PRIMARY KEY (referrer, reference)) WITHOUT ROWID;'
 		. 'CREATE INDEX ref_reference ON ref (reference, referrer);',
-		narinfo => q{SELECT hash, info FROM narinfo.valid_path
-			WHERE cache = 'load'},
-		ref => q{SELECT v.hash, narinfo.store_hash(r)
-			FROM narinfo.valid_path AS v, unnest(narinfo.refs(v.info)) AS r
-			WHERE cache = 'load'});
+		narinfo => $narinfo,
+		ref => qq{SELECT v.hash, narinfo.store_hash(r)
+			FROM ($narinfo) AS v, unnest(narinfo.refs(v.info)) AS r});
 	bar('load: bytes of a narinfo and its key', 'B', $narinfos, 'text', $text);
 	bar('load: bytes of a narinfo and its key', 'B', $narinfos, 'SQLite',
 		$plain);
