@@ -449,26 +449,35 @@ allow_push(PG_FUNCTION_ARGS)
  *-------------------------------------------------------------------------
  */
 
-/* What Nix signs of the narinfo, in either order, when it is first needed. */
-static void
-make_fingerprints(SignatureCheck *check)
+/* What Nix signs of the narinfo, when it is first needed. */
+static Span
+get_fingerprint(SignatureCheck *check)
 {
 	const Narinfo *info = &check->info;
-	Size		size = fingerprint_bound(info);
-	char	   *sorted;
-	char	   *written;
+	char	   *text;
 	StorePath  *refs;
 
 	if (check->fingerprint.data != NULL)
-		return;
-	sorted = palloc(size);
-	written = palloc(size);
+		return check->fingerprint;
+	text = palloc(fingerprint_bound(info));
 	refs = palloc(sizeof(StorePath) * ((Size) info->nrefs + 1));
-	check->fingerprint = span_of(sorted,
-								 fingerprint_print(info, refs, sorted));
-	check->written = span_of(written,
-							 fingerprint_print_written(info, written));
+	check->fingerprint = span_of(text, fingerprint_print(info, refs, text));
 	pfree(refs);
+	return check->fingerprint;
+}
+
+/* The same with the references as written, len 0 if that is no other. */
+static Span
+get_written(SignatureCheck *check)
+{
+	char	   *text;
+
+	if (check->written.data != NULL)
+		return check->written;
+	text = palloc(fingerprint_bound(&check->info));
+	check->written = span_of(text, fingerprint_print_written(&check->info,
+															 text));
+	return check->written;
 }
 
 void
@@ -493,12 +502,11 @@ signature_check_begin(SignatureCheck *check, const char *cache,
 }
 
 static bool
-verifies(const SignatureCheck *check, const NixPublicKey *key,
-		 const uint8_t *sig)
+verifies(SignatureCheck *check, const NixPublicKey *key, const uint8_t *sig)
 {
-	return (check->fingerprint.len > 0 &&
+	return (get_fingerprint(check).len > 0 &&
 			nix_sig_verify(key, sig, check->fingerprint)) ||
-		(check->written.len > 0 &&
+		(get_written(check).len > 0 &&
 		 nix_sig_verify(key, sig, check->written));
 }
 
@@ -517,7 +525,6 @@ check_sig(SignatureCheck *check, Span value)
 
 		if (key->kind != KEY_NIX || !span_equal(key->name, check->key_name))
 			continue;
-		make_fingerprints(check);
 		memcpy(nix.bytes, key->bytes, KEY_BYTES);
 		check->status = SIGNATURE_INVALID;
 		if (verifies(check, &nix, sig))

@@ -95,8 +95,8 @@ typedef struct SignatureCheck
 	Span		text;
 	Span		rest;
 	Narinfo		info;
-	Span		fingerprint;	/* and with the references as written */
-	Span		written;		/* len 0 if that is no other */
+	Span		fingerprint;	/* these two when they are first needed */
+	Span		written;		/* with the references as written */
 	bool		done;
 
 	/* of the last signature */

@@ -17,7 +17,7 @@
 #include "cache/row.h"
 
 #define CACHES_MAX		4		/* caches of which anything is known */
-#define EVENTS_MAX		1000	/* of others that are caught up with */
+#define EVENTS_MAX		10000	/* of others that are caught up with */
 #define FEW				16384	/* paths that any session may remember */
 #define BYTES_A_PATH	48		/* at most, in a table that has just grown */
 
@@ -67,19 +67,26 @@ start(KnownPaths *known, const char *cache)
 	strlcpy(known->cache, cache, sizeof(known->cache));
 }
 
-/* One event that is not ours. */
+/* One event that is not ours.  Most are of a kind that takes nothing out. */
 static void
-follow_event(KnownPaths *known, TupleTableSlot *slot)
+follow_event(KnownPaths *known, TupleTableSlot *slot, Oid *harmless)
 {
 	bool		isnull;
-	Datum		kind = slot_getattr(slot, EVENT_COLUMN_KIND + 1, &isnull);
+	Oid			kind = DatumGetObjectId(slot_getattr(slot,
+													 EVENT_COLUMN_KIND + 1,
+													 &isnull));
 	Datum		hash = slot_getattr(slot, EVENT_COLUMN_HASH + 1, &isnull);
-	const char *label = event_kind_label(DatumGetObjectId(kind));
+	const char *label;
 
+	if (kind == *harmless)
+		return;
+	label = event_kind_label(kind);
 	if (strcmp(label, "drop_cache") == 0)
 		hashset_reset(known->paths);
 	else if (strcmp(label, "retract") == 0 && !isnull)
 		known_remove(known, DatumGetStoreHash(hash));
+	else
+		*harmless = kind;
 }
 
 /* Makes true of the last event what was true of an earlier one, or fails. */
@@ -89,6 +96,7 @@ catch_up(KnownPaths *known, const EventPosition *last)
 	EventScan  *scan;
 	TupleTableSlot *slot;
 	EventPosition position;
+	Oid			harmless = InvalidOid;
 	bool		same;
 
 	if (known->at.seq == last->seq)
@@ -104,7 +112,7 @@ catch_up(KnownPaths *known, const EventPosition *last)
 		memcmp(known->at.digest, position.digest, DIGEST_LEN) == 0;
 	while (same &&
 		   (slot = event_scan_next(scan, ForwardScanDirection)) != NULL)
-		follow_event(known, slot);
+		follow_event(known, slot, &harmless);
 	event_scan_end(scan);
 	return same;
 }

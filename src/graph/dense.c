@@ -9,8 +9,7 @@
  *							  |
  *							  +--> numbers, by search in the sorted hashes
  *
- * The table is read once, in the order that the planner likes best: the paths
- * of a cache that is most of a table come as they lie.  Hashes of references
+ * The table is read once, as its rows lie (rows.c).  Hashes of references
  * are five times as large as the numbers that they become, so they wait in a
  * file: memory never holds more than the graph.
  *
@@ -28,12 +27,10 @@
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "optimizer/plancat.h"
 #include "port/pg_bswap.h"
 #include "storage/buffile.h"
-#include "tcop/dest.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -42,6 +39,7 @@
 
 #include "cache/cache.h"
 #include "cache/progress.h"
+#include "graph/rows.h"
 #include "types/types.h"
 
 /*
@@ -262,6 +260,8 @@ dense_estimate(const char *cache, DenseEstimate *estimate)
 		tuples * edges[0] / edges[1];
 	estimate->edges = estimate->is_bound ? tuples * REFERENCES_GUESSED :
 		edges[0];
+	estimate->share = estimate->is_bound || edges[1] <= 0 ? 1 :
+		edges[0] / edges[1];
 	estimate->bytes = BYTES_A_PATH * estimate->paths +
 		BYTES_AN_EDGE * estimate->edges;
 }
@@ -273,10 +273,8 @@ dense_estimate(const char *cache, DenseEstimate *estimate)
 
 typedef struct Reading
 {
-	DestReceiver receiver;		/* first: what the executor knows */
 	Dense	   *dense;
 	BufFile    *file;
-	MemoryContext row_context;
 	int64		expected;		/* paths, for progress */
 } Reading;
 
@@ -302,9 +300,10 @@ add_hash(Dense *dense, const uint8 *hash)
 }
 
 static void
-add_row(Reading *reading, const uint8 *hash, const struct varlena *info,
+add_row(void *arg, const uint8 *hash, const struct varlena *info,
 		TimestampTz when)
 {
+	Reading    *reading = arg;
 	const uint8 *packed = NARINFO_PACKED(info);
 	Waiting		waiting;
 
@@ -329,77 +328,9 @@ add_row(Reading *reading, const uint8 *hash, const struct varlena *info,
 	if (waiting.nrefs > 0)
 		BufFileWrite(reading->file, (void *) packed_ref(packed, 0),
 					 (size_t) waiting.nrefs * STORE_HASH_LEN);
-}
-
-static bool
-receive_row(TupleTableSlot *slot, DestReceiver *self)
-{
-	Reading    *reading = (Reading *) self;
-	MemoryContext old = MemoryContextSwitchTo(reading->row_context);
-	bool		isnull;
-	Datum		hash;
-	Datum		info;
-	Datum		when;
-
-	slot_getallattrs(slot);
-	hash = slot_getattr(slot, 1, &isnull);
-	info = slot_getattr(slot, 2, &isnull);
-	when = slot_getattr(slot, 3, &isnull);
-	add_row(reading, DatumGetStoreHash(hash), PG_DETOAST_DATUM_PACKED(info),
-			DatumGetTimestampTz(when));
-	MemoryContextSwitchTo(old);
-	MemoryContextReset(reading->row_context);
 	if (reading->dense->n % REPORT_AFTER == 0)
 		progress_report(PROGRESS_LOADING, reading->dense->n,
 						reading->expected, 0, 0, 0);
-	return true;
-}
-
-static void
-start_rows(DestReceiver *self, int operation, TupleDesc desc)
-{
-	(void) self;
-	(void) operation;
-	(void) desc;
-}
-
-static void
-end_rows(DestReceiver *self)
-{
-	(void) self;
-}
-
-/* Rows come straight from the table: SPI would copy them all first. */
-static void
-read_table(Reading *reading)
-{
-	Oid			type = TEXTOID;
-	Datum		name = CStringGetTextDatum(reading->dense->cache);
-	ParamListInfo params = makeParamList(1);
-	SPIExecuteOptions options = {0};
-
-	params->params[0].value = name;
-	params->params[0].isnull = false;
-	params->params[0].pflags = PARAM_FLAG_CONST;
-	params->params[0].ptype = type;
-	reading->receiver.receiveSlot = receive_row;
-	reading->receiver.rStartup = start_rows;
-	reading->receiver.rShutdown = end_rows;
-	reading->receiver.rDestroy = end_rows;
-	/* what SPI takes for a receiver that is not its own */
-	reading->receiver.mydest = DestTuplestore;
-	options.params = params;
-	options.read_only = true;	/* by the active snapshot */
-	options.dest = &reading->receiver;
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "could not connect to SPI");
-	if (SPI_execute_extended("SELECT hash, info, registered "
-							 "FROM narinfo.valid_path "
-							 "WHERE cache OPERATOR(pg_catalog.=) $1",
-							 &options) != SPI_OK_SELECT)
-		elog(ERROR, "could not read narinfo.valid_path");
-	if (SPI_finish() != SPI_OK_FINISH)
-		elog(ERROR, "could not disconnect from SPI");
 }
 
 /*-------------------------------------------------------------------------
@@ -683,11 +614,7 @@ dense_load(const char *cache)
 	reading.dense = dense;
 	reading.expected = (int64) estimate.paths;
 	reading.file = BufFileCreateTemp(false);
-	reading.row_context = AllocSetContextCreate(CurrentMemoryContext,
-												"narinfo graph row",
-												ALLOCSET_DEFAULT_SIZES);
-	read_table(&reading);
-	MemoryContextDelete(reading.row_context);
+	rows_visit(cache, estimate.share, add_row, &reading);
 	sort_hashes(dense->hashes, dense->n);
 	make_arrays(dense);
 	make_begins(dense);

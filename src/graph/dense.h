@@ -43,6 +43,7 @@ typedef struct DenseEstimate
 	double		paths;
 	double		edges;
 	double		bytes;
+	double		share;			/* of the table that is of this cache */
 	bool		is_bound;		/* the index knows nothing: of all caches */
 } DenseEstimate;
 

@@ -26,7 +26,8 @@ use Time::HiRes qw(time sleep);
 
 our @EXPORT = qw(
 	$dir $rounds $seconds $ours $file_root
-	cluster_start cluster_stop dump_command need_rows setting paths_file sql psql_command
+	cluster_start cluster_stop cluster_anywhere dump_command need_rows
+	setting paths_file sql psql_command
 	nginx_start constant_start wrk crowd_start crowd_drain push_command push_run
 	rounds median
 	compare bar busy info table_print progress slurp spawn end_process memory
@@ -368,9 +369,19 @@ sub cluster_start
 	pin($ours->{pid});
 
 	# The rest of PostgreSQL is no part of the server that is measured.
+	place('client', grep { $_ != $ours->{pid} } cluster_processes());
+}
+
+sub cluster_processes
+{
 	my ($postmaster) = slurp("$dir/data/postmaster.pid") =~ /^(\d+)/;
-	place('client', $postmaster, grep { $_ != $ours->{pid} }
-		children($postmaster));
+	return ($postmaster, children($postmaster));
+}
+
+# For what does not measure HTTP, and sessions that are to come.
+sub cluster_anywhere
+{
+	place('any', cluster_processes());
 }
 
 sub pin

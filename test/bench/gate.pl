@@ -24,6 +24,7 @@ my $copy_rows = $ENV{BENCH_COPY_ROWS} || 1_000_000;
 my @steps = split ' ', $ENV{BENCH_GATE} || 'stress copy rates snapshot';
 
 # As a site has it.
+cluster_anywhere();
 sql('ALTER SYSTEM SET autovacuum = on');
 sql('SELECT pg_reload_conf()');
 sql('DROP EXTENSION IF EXISTS pg_narinfo CASCADE');

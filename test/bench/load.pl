@@ -17,10 +17,11 @@ my $rows = $ENV{BENCH_LOAD_ROWS} || 1_000_000;
 my @steps = split ' ', $ENV{BENCH_LOAD} || 'copy many checked single';
 my $copied = 20_000;       # narinfos in a transaction
 my $published = 1000;
-my $checked = 100_000;
+my $checked = 300_000;
 my $least = 30_000;        # a second
 my $some = 100_000;        # narinfos, at most, that SQLite has to take
 
+cluster_anywhere();
 sql('ALTER SYSTEM SET autovacuum = on');
 sql('SELECT pg_reload_conf()');
 
