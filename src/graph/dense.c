@@ -23,6 +23,7 @@
 #include "graph/dense.h"
 
 #include <limits.h>
+#include <sys/mman.h>
 
 #include "access/table.h"
 #include "catalog/pg_type.h"
@@ -59,6 +60,8 @@
 #define BYTES_A_PATH 60			/* for estimates: with marks and queues */
 #define BYTES_AN_EDGE 4
 #define REFERENCES_GUESSED 8	/* while the reverse index knows nothing */
+
+#define HUGE_PAGE ((Size) 2 * 1024 * 1024)
 
 #define REPORT_AFTER 4096		/* paths */
 
@@ -181,6 +184,24 @@ take(Dense *dense, Size bytes)
 	dense->memory_max = Max(dense->memory_max, dense->memory);
 }
 
+/*
+ * Arrays are walked at random: with pages of 2 MB, where the kernel gives
+ * them to who asks, that costs fewer searches for the pages themselves.
+ */
+static void *
+advise(void *array, Size bytes)
+{
+#ifdef MADV_HUGEPAGE
+	char	   *begin = (char *) TYPEALIGN(HUGE_PAGE, array);
+	char	   *end = (char *) TYPEALIGN_DOWN(HUGE_PAGE,
+											  (char *) array + bytes);
+
+	if (end > begin)
+		(void) madvise(begin, end - begin, MADV_HUGEPAGE);
+#endif
+	return array;
+}
+
 void *
 dense_resize(Dense *dense, void *array, Size old, Size new)
 {
@@ -189,8 +210,9 @@ dense_resize(Dense *dense, void *array, Size old, Size new)
 	else
 		dense->memory -= old - new;
 	if (array == NULL)
-		return MemoryContextAllocHuge(dense->context, Max(new, 1));
-	return repalloc_huge(array, Max(new, 1));
+		return advise(MemoryContextAllocHuge(dense->context, Max(new, 1)),
+					  new);
+	return advise(repalloc_huge(array, Max(new, 1)), new);
 }
 
 void *
@@ -279,23 +301,26 @@ typedef struct Reading
 } Reading;
 
 static void
+make_room(Dense *dense, double wanted)
+{
+	uint32		room = (uint32) Min(wanted, DENSE_NONE - 1);
+
+	if (dense->n >= DENSE_NONE - 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("cache \"%s\" has more paths than can be counted",
+						dense->cache)));
+	dense->hashes = dense_resize(dense, dense->hashes,
+								 sizeof(PathHash) * dense->room,
+								 sizeof(PathHash) * room);
+	dense->room = room;
+}
+
+static void
 add_hash(Dense *dense, const uint8 *hash)
 {
 	if (dense->n == dense->room)
-	{
-		uint64		room = dense->room + dense->room / 8 + 1024;
-
-		if (dense->n >= DENSE_NONE - 1)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("cache \"%s\" has more paths than can be counted",
-							dense->cache)));
-		room = Min(room, DENSE_NONE - 1);
-		dense->hashes = dense_resize(dense, dense->hashes,
-							   sizeof(PathHash) * dense->room,
-							   sizeof(PathHash) * room);
-		dense->room = (uint32) room;
-	}
+		make_room(dense, dense->room + dense->room / 8 + 1024);
 	memcpy(dense->hashes[dense->n++].bytes, hash, STORE_HASH_LEN);
 }
 
@@ -435,30 +460,6 @@ reserve_refs(Dense *dense, uint32 n)
 	return dense->chunks[dense->nchunks - 1] + dense->chunk_used;
 }
 
-/*
- * Memory answers slower than we count, so what the searches for the references
- * of a path will look at is asked for before the first of them: the beginnings
- * while the path before it is at work, the hashes at once.
- */
-static void
-prefetch_begins(const Dense *dense, const PathHash *refs, uint32 n)
-{
-	for (uint32 i = 0; i < n; i++)
-		__builtin_prefetch(&dense->begins[begin_of(dense, refs[i].bytes)]);
-}
-
-static void
-prefetch_hashes(const Dense *dense, const PathHash *refs, uint32 n)
-{
-	for (uint32 i = 0; i < n; i++)
-	{
-		uint32		first = dense->begins[begin_of(dense, refs[i].bytes)];
-
-		__builtin_prefetch(&dense->hashes[first]);
-		__builtin_prefetch(&dense->hashes[first + 2]);
-	}
-}
-
 static void
 set_size(uint8 *bytes, uint64 size)
 {
@@ -477,16 +478,80 @@ get_size(const uint8 *bytes)
 	return (int64) size;
 }
 
-static void
-fill_path(Dense *dense, const Waiting *waiting, const PathHash *refs)
+/* A path of the file, and room for its references. */
+typedef struct Record
 {
-	uint32		path = dense_find(dense, waiting->hash.bytes);
+	Waiting		waiting;
+	uint32		path;			/* its number, once it has been found */
+	uint32		max;
+	PathHash   *refs;
+} Record;
+
+static void
+read_record(BufFile *file, Record *record)
+{
+	read_file(file, &record->waiting, sizeof(Waiting));
+	if (record->waiting.nrefs > record->max)
+	{
+		record->max = record->waiting.nrefs;
+		record->refs = repalloc(record->refs, sizeof(PathHash) * record->max);
+	}
+	read_file(file, record->refs, sizeof(PathHash) * record->waiting.nrefs);
+}
+
+/*
+ * Memory answers far slower than we count, so a path is filled in when what
+ * that looks at, and writes to, has been asked for three paths earlier; each
+ * step needs what the one before it has asked for.  (GCC takes a function that
+ * only prefetches for one without effect, and its calls away: so inline.)
+ */
+static pg_attribute_always_inline void
+prefetch_begins(const Dense *dense, const Record *record)
+{
+	__builtin_prefetch(&dense->begins[begin_of(dense,
+											   record->waiting.hash.bytes)]);
+	for (uint32 i = 0; i < record->waiting.nrefs; i++)
+		__builtin_prefetch(&dense->begins[begin_of(dense,
+												   record->refs[i].bytes)]);
+}
+
+static pg_attribute_always_inline void
+prefetch_hash(const Dense *dense, const PathHash *hash)
+{
+	uint32		first = dense->begins[begin_of(dense, hash->bytes)];
+
+	__builtin_prefetch(&dense->hashes[first]);
+	__builtin_prefetch(&dense->hashes[first + 2]);
+}
+
+static pg_attribute_always_inline void
+prefetch_hashes(const Dense *dense, const Record *record)
+{
+	prefetch_hash(dense, &record->waiting.hash);
+	for (uint32 i = 0; i < record->waiting.nrefs; i++)
+		prefetch_hash(dense, &record->refs[i]);
+}
+
+static void
+find_path(const Dense *dense, Record *record)
+{
+	record->path = dense_find(dense, record->waiting.hash.bytes);
+	__builtin_prefetch(&dense->refs[record->path], 1);
+	__builtin_prefetch(&dense->when[record->path], 1);
+	__builtin_prefetch(dense->sizes + (Size) record->path * 2 * SIZE_BYTES, 1);
+}
+
+static void
+fill_path(Dense *dense, const Record *record)
+{
+	const Waiting *waiting = &record->waiting;
+	uint32		path = record->path;
 	uint32	   *to = reserve_refs(dense, waiting->nrefs);
 	uint32		n = 0;
 
 	for (uint32 i = 0; i < waiting->nrefs; i++)
 	{
-		uint32		ref = dense_find(dense, refs[i].bytes);
+		uint32		ref = dense_find(dense, record->refs[i].bytes);
 
 		if (ref == DENSE_NONE)
 			dense->dangling++;
@@ -505,32 +570,14 @@ fill_path(Dense *dense, const Waiting *waiting, const PathHash *refs)
 			 waiting->file_size);
 }
 
-/* A path of the file, and room for its references. */
-typedef struct Record
-{
-	Waiting		waiting;
-	uint32		max;
-	PathHash   *refs;
-} Record;
-
-static void
-read_record(BufFile *file, Record *record)
-{
-	read_file(file, &record->waiting, sizeof(Waiting));
-	if (record->waiting.nrefs > record->max)
-	{
-		record->max = record->waiting.nrefs;
-		record->refs = repalloc(record->refs, sizeof(PathHash) * record->max);
-	}
-	read_file(file, record->refs, sizeof(PathHash) * record->waiting.nrefs);
-}
+#define STEPS 4					/* of a path on its way */
 
 static void
 read_back(Dense *dense, BufFile *file)
 {
-	Record		records[2];
+	Record		records[STEPS];
 
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < STEPS; i++)
 	{
 		records[i].max = 64;
 		records[i].refs = palloc(sizeof(PathHash) * records[i].max);
@@ -539,26 +586,25 @@ read_back(Dense *dense, BufFile *file)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not rewind temporary file: %m")));
-	if (dense->n > 0)
-		read_record(file, &records[0]);
-	for (uint32 i = 0; i < dense->n; i++)
+	for (int64 i = 0; i < (int64) dense->n + STEPS - 1; i++)
 	{
-		Record	   *record = &records[i % 2];
-		Record	   *next = &records[(i + 1) % 2];
-
 		CHECK_FOR_INTERRUPTS();
-		prefetch_hashes(dense, record->refs, record->waiting.nrefs);
-		if (i + 1 < dense->n)
+		if (i < dense->n)
 		{
-			read_record(file, next);
-			prefetch_begins(dense, next->refs, next->waiting.nrefs);
+			read_record(file, &records[i % STEPS]);
+			prefetch_begins(dense, &records[i % STEPS]);
 		}
-		fill_path(dense, &record->waiting, record->refs);
+		if (i >= 1 && i - 1 < dense->n)
+			prefetch_hashes(dense, &records[(i - 1) % STEPS]);
+		if (i >= 2 && i - 2 < dense->n)
+			find_path(dense, &records[(i - 2) % STEPS]);
+		if (i >= 3)
+			fill_path(dense, &records[(i - 3) % STEPS]);
 		if (i % REPORT_AFTER == 0)
 			progress_report(PROGRESS_LINKING, i, dense->n, 0, 0, 0);
 	}
-	pfree(records[0].refs);
-	pfree(records[1].refs);
+	for (int i = 0; i < STEPS; i++)
+		pfree(records[i].refs);
 }
 
 /* The arrays beside the hashes, which are no more now than they have to be. */
@@ -614,6 +660,9 @@ dense_load(const char *cache)
 	reading.dense = dense;
 	reading.expected = (int64) estimate.paths;
 	reading.file = BufFileCreateTemp(false);
+	/* at once what it will take: only then has it large pages */
+	make_room(dense, Min(estimate.paths + estimate.paths / 64 + 1024,
+						 graph_memory * 1024.0 / 4 / sizeof(PathHash)));
 	rows_visit(cache, estimate.share, add_row, &reading);
 	sort_hashes(dense->hashes, dense->n);
 	make_arrays(dense);

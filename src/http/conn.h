@@ -101,7 +101,6 @@ typedef struct HttpReceive
 	HttpReceived result;
 	int			fd;				/* -1: memory */
 	bool		direct;			/* what is received now lies in env->piece */
-	uint64_t	behind;			/* bytes of the file given to the disk */
 	uint64_t	max;
 	char	   *memory;
 	size_t		size;			/* of memory */

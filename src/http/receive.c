@@ -32,9 +32,6 @@
 /* The memory that a body begins with, if it is not shorter. */
 #define FIRST_SIZE		4096
 
-/* So many bytes of a file are given to the disk at a time. */
-#define WRITE_BEHIND	(8 * 1024 * 1024)
-
 static const struct
 {
 	int			status;
@@ -136,24 +133,6 @@ keep_in_memory(HttpConn *conn, Span piece)
 	return true;
 }
 
-/*
- * Has the kernel write to disk while the body still comes.  Else a large one
- * is all dirty at its end, and whoever writes, this process included, waits
- * while it is written at once.
- */
-static void
-write_behind(HttpReceive *receive)
-{
-	uint64_t	now = receive->result.length / WRITE_BEHIND * WRITE_BEHIND;
-
-	if (now == receive->behind)
-		return;
-	(void) sync_file_range(receive->fd, (off_t) receive->behind,
-						   (off_t) (now - receive->behind),
-						   SYNC_FILE_RANGE_WRITE);
-	receive->behind = now;
-}
-
 static bool
 keep_in_file(HttpConn *conn, Span piece)
 {
@@ -193,8 +172,6 @@ keep(HttpConn *conn, Span piece)
 	if (!kept)
 		return false;
 	receive->result.length += piece.len;
-	if (receive->fd >= 0)
-		write_behind(receive);
 	return true;
 }
 
@@ -268,7 +245,6 @@ http_conn_receive(HttpConn *conn, int fd, uint64_t max)
 		return false;
 	memset(&receive->result, 0, sizeof(receive->result));
 	receive->fd = fd;
-	receive->behind = 0;
 	receive->max = max;
 	receive->direct = false;
 

@@ -27,6 +27,7 @@
 #include "postgres.h"
 
 #include <limits.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "utils/guc.h"
@@ -40,6 +41,7 @@
 #include "serve/route.h"
 
 #define CACHE_INFO_MAX (64 * 1024)	/* bytes of a nix-cache-info */
+#define LARGE_FILE (16 * 1024 * 1024)	/* bytes */
 
 static int	max_upload_size = 16 * 1024;	/* MB */
 static int	max_narinfo_size = 1024;	/* kB */
@@ -108,6 +110,22 @@ upload_of(HttpRequest *req)
 	return http_request_data(req);
 }
 
+/*
+ * Giving back the space of a large file takes as long as many requests, so a
+ * writer does it if one has time.
+ */
+static bool
+leave_to_writer(const Upload *upload)
+{
+	Job			job = upload->errand.job;
+	struct stat st;
+
+	job.kind = JOB_DISCARD;
+	job.text_len = 0;
+	return upload->fd >= 0 && fstat(upload->fd, &st) == 0 &&
+		st.st_size >= LARGE_FILE && job_submit(&job, NULL, NULL) == JOB_ROOM;
+}
+
 static void
 close_file(Upload *upload)
 {
@@ -121,9 +139,10 @@ static void
 upload_end(Upload *upload)
 {
 	const Errand *errand = &upload->errand;
+	bool		goes = !errand->submitted && !leave_to_writer(upload);
 
 	close_file(upload);
-	if (!errand->submitted)
+	if (goes)
 		store_discard(errand->job.cache, &errand->job.temp);
 	http_request_set_data(errand->req, NULL);
 	if (upload->text)

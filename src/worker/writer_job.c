@@ -196,5 +196,9 @@ writer_prepare(HeldJob *held)
 		case JOB_TOUCH:
 			held->state = HELD_READY;
 			break;
+		case JOB_DISCARD:
+			store_discard(held->job.cache, &held->job.temp);
+			held_answer(held, 200, "discarded");
+			break;
 	}
 }

@@ -316,6 +316,21 @@ ok(poll_until(sub { !glob "$base/files/nar/.incoming/*" }),
 	'cut off, it goes');
 is(contents(), $held, 'nothing has changed');
 
+# A large one goes by a writer, for that takes long.
+my $jobs = sql('SELECT sum(jobs) FROM stat_workers');
+$socket = http_connect($port);
+print $socket "PUT /$two->{file} HTTP/1.1\r\nHost: h\r\n"
+	. "Authorization: Bearer $token\r\nContent-Length: 30000000\r\n\r\n";
+print $socket 'x' x 1_000_000 for 1 .. 20;
+ok(poll_until(sub { grep { -s $_ == 20_000_000 }
+			glob "$base/files/nar/.incoming/*" }), 'much of it is received');
+close $socket;
+ok(poll_until(sub { !glob "$base/files/nar/.incoming/*" }),
+	'cut off, that goes, too');
+ok(poll_until(sub { sql('SELECT sum(jobs) FROM stat_workers') > $jobs }),
+	'and a writer did it');
+is(contents(), $held, 'nothing has changed');
+
 # ---- Expect: 100-continue is answered before the body comes, or refused
 
 $socket = http_connect($port);
