@@ -23,17 +23,12 @@
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "http/conn.h"
 
 /* The memory that a body begins with, if it is not shorter. */
 #define FIRST_SIZE		4096
-
-/* So many bytes of a file are given to the disk at a time. */
-#define WRITE_BEHIND	(8 * 1024 * 1024)
 
 static const struct
 {
@@ -136,44 +131,14 @@ keep_in_memory(HttpConn *conn, Span piece)
 	return true;
 }
 
-/*
- * Has the kernel write to disk while the body still comes.  Else a large one
- * is all dirty at its end, and whoever writes, this process included, waits
- * while it is written at once.
- */
-static void
-write_behind(HttpReceive *receive)
-{
-	uint64_t	now = receive->result.length / WRITE_BEHIND * WRITE_BEHIND;
-
-	if (now == receive->behind)
-		return;
-	(void) sync_file_range(receive->fd, (off_t) receive->behind,
-						   (off_t) (now - receive->behind),
-						   SYNC_FILE_RANGE_WRITE);
-	receive->behind = now;
-}
-
 static bool
 keep_in_file(HttpConn *conn, Span piece)
 {
-	while (piece.len > 0)
-	{
-		ssize_t		written = write(conn->receive.fd, piece.data, piece.len);
-
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written <= 0)
-		{
-			int			code = written < 0 ? errno : ENOSPC;
-
-			conn->receive.result.os_error = code;
-			return failed(conn, code == ENOSPC || code == EDQUOT ?
-						  HTTP_RECEIVE_NO_SPACE : HTTP_RECEIVE_NOT_WRITTEN);
-		}
-		piece = span_skip(piece, (size_t) written);
-	}
-	return true;
+	if (http_sink_write(&conn->receive.sink, piece))
+		return true;
+	conn->receive.result.os_error = errno;
+	return failed(conn, errno == ENOSPC || errno == EDQUOT ?
+				  HTTP_RECEIVE_NO_SPACE : HTTP_RECEIVE_NOT_WRITTEN);
 }
 
 static bool
@@ -188,13 +153,11 @@ keep(HttpConn *conn, Span piece)
 	/* A chunk tells beforehand what it will bring */
 	if (piece.len + conn->body.left > receive->max - receive->result.length)
 		return failed(conn, HTTP_RECEIVE_TOO_LARGE);
-	kept = receive->fd >= 0 ? keep_in_file(conn, piece) :
+	kept = receive->sink.fd >= 0 ? keep_in_file(conn, piece) :
 		keep_in_memory(conn, piece);
 	if (!kept)
 		return false;
 	receive->result.length += piece.len;
-	if (receive->fd >= 0)
-		write_behind(receive);
 	return true;
 }
 
@@ -204,7 +167,7 @@ completed(HttpConn *conn)
 	HttpReceive *receive = &conn->receive;
 
 	receive->result.complete = true;
-	if (receive->fd < 0)
+	if (receive->sink.fd < 0)
 		receive->result.data = span_of(receive->memory != NULL ?
 									   receive->memory : "",
 									   (size_t) receive->result.length);
@@ -267,8 +230,7 @@ http_conn_receive(HttpConn *conn, int fd, uint64_t max)
 	if (conn->state != HTTP_CONN_REQUEST || receive->result.begun)
 		return false;
 	memset(&receive->result, 0, sizeof(receive->result));
-	receive->fd = fd;
-	receive->behind = 0;
+	receive->sink = (HttpSink) {.fd = fd};
 	receive->max = max;
 	receive->direct = false;
 
