@@ -14,6 +14,8 @@
  *		a new round	  |
  *					  +-----------------> FAILED
  *
+ * A file without FileHash goes from COMING to KEPT or FAILED.
+ *
  * KEPT, UNKEPT and FAILED are the end.  They stay to be seen for a moment; a
  * failure for FAILED_MEMORY, so that not everybody who asks asks the sources.
  * When its process leaves, a claim is there no more; after a crash the memory
@@ -103,7 +105,7 @@ typedef enum FetchFigure
 	FETCH_WRONG,				/* files with another hash */
 	FETCH_BYTES,				/* that sources have sent */
 	FETCH_REDIRECTED,			/* replies of 302 */
-	FETCH_REFUSED,				/* requests that found as many running as may */
+	FETCH_REFUSED,				/* requests that waited for others in vain */
 	FETCH_FIGURES
 } FetchFigure;
 

@@ -20,6 +20,9 @@
  * bytes of one source, that one is left out; with bytes of several, nobody
  * knows whose they are, and each is asked for all of it from then on.
  *
+ * Guix's narinfos have no FileHash: their NAR is looked into when it is to be
+ * stored, and until then it is still coming.
+ *
  * Sources are gone through PASSES_MAX times, each further time only if the
  * last one has brought something.
  *
@@ -142,9 +145,8 @@ finish(Fetch *fetch)
 {
 	fetch->look.has_size = true;
 	fetch->look.size = fetch->sink.length;
-	tell(fetch, CLAIM_GOOD, true);
-	fetch->good(fetch->file.cache, fetch->file.path, &fetch->look.temp,
-				&fetch->claim);
+	tell(fetch, fetch->file.has_hash ? CLAIM_GOOD : CLAIM_COMING, true);
+	fetch->good(&fetch->file, &fetch->look.temp, &fetch->claim);
 	free_fetch(fetch);
 }
 
@@ -156,8 +158,11 @@ fetch_kept(const ClaimRef *claim, bool kept)
 	if (!claim_look(claim, &look))
 		return;
 	if (kept)
-		fetch_count(FETCH_KEPT, 1);
-	look.state = kept ? CLAIM_KEPT : CLAIM_UNKEPT;
+		look.state = CLAIM_KEPT;
+	else
+		look.state = look.state == CLAIM_GOOD ? CLAIM_UNKEPT : CLAIM_FAILED;
+	if (look.state != CLAIM_UNKEPT)
+		fetch_count(kept ? FETCH_KEPT : FETCH_FAILED, 1);
 	claim_set(claim, &look, true);
 }
 
@@ -197,9 +202,11 @@ static bool
 has_right_hash(Fetch *fetch)
 {
 	HashAlgo	algo = fetch->file.hash.algo;
-	const unsigned char *digest = gcry_md_read(fetch->hash,
-											   gcrypt_algorithm(algo));
+	const unsigned char *digest;
 
+	if (fetch->hash == NULL)
+		return true;			/* as far as we can tell */
+	digest = gcry_md_read(fetch->hash, gcrypt_algorithm(algo));
 	return digest != NULL &&
 		memcmp(digest, fetch->file.hash.bytes, hash_algo_bytes(algo)) == 0;
 }
@@ -260,7 +267,8 @@ take_body(void *arg, Span piece)
 	if (piece.len > max - fetch->sink.length)
 		return "it is longer than it should be";
 	note_sender(fetch);
-	gcry_md_write(fetch->hash, piece.data, piece.len);
+	if (fetch->hash != NULL)
+		gcry_md_write(fetch->hash, piece.data, piece.len);
 	if (http_sink_write(&fetch->sink, piece))
 		return NULL;
 	fetch->write_error = errno;
@@ -288,7 +296,8 @@ begin_round(Fetch *fetch)
 	tell(fetch, CLAIM_ASKING, true);
 	fetch->sender = -1;
 	fetch->mixed = false;
-	gcry_md_reset(fetch->hash);
+	if (fetch->hash != NULL)
+		gcry_md_reset(fetch->hash);
 	return ftruncate(fetch->sink.fd, 0) == 0 &&
 		lseek(fetch->sink.fd, 0, SEEK_SET) == 0;
 }
@@ -302,9 +311,9 @@ wrong(Fetch *fetch)
 
 	fetch_count(FETCH_WRONG, 1);
 	ereport(LOG,
-			(errmsg("pg_narinfo fetched \"%s\" of cache \"%s\" with another hash or size",
-					fetch->file.path, fetch->file.cache),
-			 errdetail("It came from %s.", whose)));
+			(errmsg("pg_narinfo fetched a file with another hash"),
+			 errdetail("\"%s\" of cache \"%s\" came from %s.",
+					   fetch->file.path, fetch->file.cache, whose)));
 	note_error(fetch, "it has another hash");
 	if (!fetch->mixed)
 		fetch->bad[fetch->current] = true;
@@ -340,6 +349,8 @@ ended(void *arg, const ExchangeEnd *end)
 		return;
 	}
 	note_error(fetch, end->whole ? "it is too short" : end->error);
+	if (end->status == 0)
+		fetch_note_down(&fetch->sources[fetch->current]);
 	if (fetch->write_error != 0)
 	{
 		errno = fetch->write_error;
@@ -450,6 +461,8 @@ open_file(Fetch *fetch)
 static bool
 open_hash(Fetch *fetch)
 {
+	if (!fetch->file.has_hash)
+		return true;
 	if (guix_signature_init() &&
 		gcry_md_open(&fetch->hash,
 					 gcrypt_algorithm(fetch->file.hash.algo), 0) == 0)

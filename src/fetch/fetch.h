@@ -4,6 +4,7 @@
  *	  Outgoing HTTP: files that this site has not, and others have.
  *
  *	  source.c		where to ask: narinfo.file_source
+ *	  order.c		in which order
  *	  probe.c		who has it?								HEAD
  *	  fetch.c		one file, from one source after another, into a temporary
  *					file; its hash is that of the narinfo, or nothing is kept
@@ -27,6 +28,7 @@
 #include "base/hash.h"
 #include "cache/cache.h"
 #include "fetch/claim.h"
+#include "nar/check.h"
 #include "nar/store.h"
 
 /* Says that a request is from a site, and which: its system identifier. */
@@ -44,8 +46,8 @@ extern void fetch_init(void);
 
 typedef struct FetchSource
 {
-	char	   *base;			/* URL, without '/' at its end, below which the
-								 * files of the cache are as in its directory */
+	char	   *base;			/* URL, without '/' at its end, of what is like
+								 * the directory of the cache */
 	char	   *token;			/* that it wants to see, or NULL */
 } FetchSource;
 
@@ -79,16 +81,19 @@ typedef struct FetchFile
 	bool		has_size;
 	uint64		size;			/* bytes, FileSize */
 	uint64		max_size;		/* if that is not known */
+	bool		has_hash;
 	Digest		hash;			/* FileHash */
+	NarExpectation expect;		/* what a file without FileHash is compared
+								 * with when it is stored */
 } FetchFile;
 
 /*
- * The file is whole and right: it is to be brought to its place.  fetch_kept()
- * has to be called with the claim, now or later; the temporary file is the
- * caller's.
+ * The file is whole, and right if it has a FileHash; else that is still to be
+ * seen.  It is to be brought to its place.  fetch_kept() has to be called with
+ * the claim, now or later; the temporary file is the caller's.
  */
-typedef void (*FetchGood) (const char *cache, const char *path,
-						   const StoreTemp *temp, const ClaimRef *claim);
+typedef void (*FetchGood) (const FetchFile *file, const StoreTemp *temp,
+						   const ClaimRef *claim);
 
 /*
  * Begins to fetch a file that this process has claimed.  False, or an error,
@@ -111,7 +116,11 @@ extern void fetch_poll(void);	/* raises no error */
 
 /* ---- within this room ---- */
 
-/* A copy of such a list (probe.c). */
+/*
+ * A copy of such a list, those that did not answer lately at its end; and it
+ * is noted that one did not (order.c).
+ */
+extern void fetch_note_down(const FetchSource *source);
 extern FetchSource *fetch_copy_sources(List *list, int *n);
 
 /* Tells the others how far it is (fetch.c). */

@@ -105,7 +105,7 @@ COMMENT ON COLUMN stat_fetch.kept IS
 COMMENT ON COLUMN stat_fetch.failed IS
 'of these, those that no source had whole and right';
 COMMENT ON COLUMN stat_fetch.wrong IS
-'files of another hash or size than the narinfo has, that sources sent; none was kept';
+'files with another hash than the narinfo has, that sources sent; none was kept';
 COMMENT ON COLUMN stat_fetch.bytes IS 'bytes of files that sources have sent';
 COMMENT ON COLUMN stat_fetch.redirected IS
 'requests that were sent to another site, by 302';

@@ -31,24 +31,6 @@ typedef struct Probe
 	void	   *arg;
 } Probe;
 
-FetchSource *
-fetch_copy_sources(List *list, int *n)
-{
-	FetchSource *sources = palloc(sizeof(FetchSource) *
-								  Max(list_length(list), 1));
-
-	*n = 0;
-	for (int i = 0; i < list_length(list); i++)
-	{
-		const FetchSource *source = list_nth(list, i);
-
-		sources[*n].base = pstrdup(source->base);
-		sources[*n].token = source->token ? pstrdup(source->token) : NULL;
-		(*n)++;
-	}
-	return sources;
-}
-
 static bool ask_next(Probe *probe);
 
 static void
@@ -86,6 +68,8 @@ answered(void *arg, const ExchangeEnd *end)
 {
 	Probe	   *probe = arg;
 
+	if (end->status == 0)
+		fetch_note_down(&probe->sources[probe->next - 1]);
 	if (end->whole && end->status == 200)
 		finish(probe, probe->asked, (uint64) end->length);
 	else if (!ask_next(probe))

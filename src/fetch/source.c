@@ -34,6 +34,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "cache/key.h"
 #include "fetch/fetch.h"
 
 #define COLUMN_CACHE	1
@@ -50,17 +51,6 @@ int			fetch_patience = 30 * 1000;
 int			fetch_max = 16;
 
 static char *tokens_file = NULL;
-
-static bool
-check_tokens_file(char **value, void **extra, GucSource source)
-{
-	(void) extra;
-	(void) source;
-	if ((*value)[0] == '\0' || is_absolute_path(*value))
-		return true;
-	GUC_check_errdetail("It must be an absolute path, or empty.");
-	return false;
-}
 
 void
 fetch_init(void)
@@ -81,7 +71,7 @@ fetch_init(void)
 							   "want to see.",
 							   "Each line is a URL, a blank, and a token.",
 							   &tokens_file, "", PGC_SIGHUP,
-							   GUC_SUPERUSER_ONLY, check_tokens_file, NULL,
+							   GUC_SUPERUSER_ONLY, key_check_path, NULL,
 							   NULL);
 }
 
@@ -97,11 +87,14 @@ static void
 log_trouble(const char *trouble)
 {
 	static TimestampTz last = 0;
+	static const char *last_trouble = NULL;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (last != 0 && !TimestampDifferenceExceeds(last, now, TROUBLE_PAUSE))
+	if (trouble == last_trouble &&
+		!TimestampDifferenceExceeds(last, now, TROUBLE_PAUSE))
 		return;
 	last = now;
+	last_trouble = trouble;
 	ereport(LOG,
 			(errcode(ERRCODE_CONFIG_FILE_ERROR),
 			 errmsg("pg_narinfo does not read the file of pg_narinfo.source_tokens: %s",

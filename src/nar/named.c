@@ -86,11 +86,33 @@ names(Span url, const char *path)
 	return found;
 }
 
+/* What is not compressed is the NAR itself. */
+static void
+describe(NamedFile *file)
+{
+	const NarExpectation *expect = &file->expect;
+	bool		is_nar = strcmp(expect->compression, "none") == 0;
+
+	file->has_size = expect->has_file_size;
+	file->size = expect->file_size;
+	file->has_hash = expect->has_file_hash;
+	file->hash = expect->file_hash;
+	if (is_nar && !file->has_size && expect->has_nar_size)
+	{
+		file->has_size = true;
+		file->size = expect->nar_size;
+	}
+	if (is_nar && !file->has_hash && expect->has_nar_hash)
+	{
+		file->has_hash = true;
+		file->hash = expect->nar_hash;
+	}
+}
+
 bool
 named_by(const struct varlena *info, const char *path, NamedFile *file)
 {
 	Narinfo		narinfo;
-	ParseError	error;
 
 	if (!read_narinfo(info, &narinfo))
 		return false;
@@ -101,10 +123,8 @@ named_by(const struct varlena *info, const char *path, NamedFile *file)
 		if (!names(url->url, path))
 			continue;
 		file->url = pnstrdup(url->url.data, url->url.len);
-		file->has_size = url->has_file_size;
-		file->size = url->file_size;
-		file->has_hash = url->file_hash.data != NULL &&
-			hash_parse(url->file_hash, &file->hash, &error);
+		nar_check_expect(&narinfo, i, &file->expect);
+		describe(file);
 		return true;
 	}
 	return false;

@@ -15,6 +15,7 @@
 
 #include "base/hash.h"
 #include "base/text.h"
+#include "nar/check.h"
 
 /* What a narinfo says of one of its files. */
 typedef struct NamedFile
@@ -24,6 +25,7 @@ typedef struct NamedFile
 	uint64		size;			/* FileSize, bytes */
 	bool		has_hash;
 	Digest		hash;			/* FileHash */
+	NarExpectation expect;		/* all that it says */
 } NamedFile;
 
 /*

@@ -75,7 +75,7 @@ static const struct config_enum_entry policies[] = {
  */
 typedef struct Missing
 {
-	dlist_node	node;			/* of a view's, or of those that wait for one */
+	dlist_node	node;			/* of a view's, or in "queued" */
 	HttpRequest *req;
 	const char *content_type;
 	const char *cache_control;
@@ -105,6 +105,7 @@ typedef struct Keeping
 {
 	Errand		errand;			/* first, so that one is the other */
 	ClaimRef	claim;
+	NarExpectation expect;		/* the text of the job, or not */
 } Keeping;
 
 void
@@ -348,16 +349,16 @@ stored(Errand *errand, const JobResult *result)
 		store_discard(errand->job.cache, &errand->job.temp);
 	if (!kept)
 		ereport(LOG,
-				(errmsg("pg_narinfo fetched \"%s\" of cache \"%s\", but could not store it",
-						errand->job.path, errand->job.cache),
-				 errdetail("%s", result->reason)));
+				(errmsg("pg_narinfo could not store a file that it fetched"),
+				 errdetail("\"%s\" of cache \"%s\": %s.",
+						   errand->job.path, errand->job.cache,
+						   result->reason)));
 	fetch_kept(&keeping->claim, kept);
 	pfree(keeping);
 }
 
 static void
-keep(const char *cache, const char *path, const StoreTemp *temp,
-	 const ClaimRef *claim)
+keep(const FetchFile *file, const StoreTemp *temp, const ClaimRef *claim)
 {
 	Keeping    *keeping = MemoryContextAllocZero(TopMemoryContext,
 												 sizeof(Keeping));
@@ -366,9 +367,15 @@ keep(const char *cache, const char *path, const StoreTemp *temp,
 	keeping->claim = *claim;
 	keeping->errand.done = stored;
 	job->kind = JOB_STORE;
-	strlcpy(job->cache, cache, sizeof(job->cache));
-	strlcpy(job->path, path, sizeof(job->path));
+	strlcpy(job->cache, file->cache, sizeof(job->cache));
+	strlcpy(job->path, file->path, sizeof(job->path));
 	job->temp = *temp;
+	if (!file->has_hash)
+	{
+		keeping->expect = file->expect;
+		keeping->errand.text = (const char *) &keeping->expect;
+		job->text_len = sizeof(NarExpectation);
+	}
 	errand_begin(&keeping->errand);
 }
 
@@ -447,7 +454,7 @@ has_room(const char *cache, uint64 size)
 static bool
 can_fetch(const CacheInfo *cache, const NamedFile *file)
 {
-	return missing_files == MISSING_FETCH && file->has_hash &&
+	return missing_files == MISSING_FETCH &&
 		(!file->has_size || (file->size > 0 && file->size <= max_size())) &&
 		nar_root() >= 0 && job_room() != JOB_NEVER &&
 		has_room(cache->name, file->size);
@@ -475,7 +482,8 @@ begin_fetch(const CacheInfo *cache, const char *path, const NamedFile *named,
 	FetchFile	file = {
 		.cache = cache->name, .path = path, .url = named->url,
 		.has_size = named->has_size, .size = named->size,
-		.max_size = max_size(), .hash = named->hash
+		.max_size = max_size(), .has_hash = named->has_hash,
+		.hash = named->hash, .expect = named->expect
 	};
 
 	(void) fetch_begin(&file, sources, claim, keep);

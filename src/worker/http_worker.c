@@ -58,7 +58,7 @@
 
 #define LEAVE_PATIENCE	2000	/* ms */
 #define UPKEEP_INTERVAL 1000	/* ms between statistics */
-#define MISSING_INTERVAL 200	/* ms between looks at files that are fetched */
+#define MISSING_INTERVAL 200	/* ms between looks at files on their way */
 #define LISTEN_AGAIN	10000	/* ms after listening failed */
 
 /* Requests answered in one transaction, at most. */

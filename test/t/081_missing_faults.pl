@@ -389,6 +389,32 @@ is_right(ask($path), $path, 'no FileSize, and no Content-Length');
 ok(settled() && kept($path), 'it is stored');
 mode($first, 'good');
 
+# without FileHash, as Guix has it: the NAR is looked into
+my ($real) = sort { -s $b <=> -s $a } glob "$cache_dir/nar/*.nar.*";
+my ($info) = grep { index($_, $real =~ s{.*/}{}r) > 0 }
+	map { slurp_bytes($_) } glob "$cache_dir/*.narinfo";
+my ($name) = $info =~ m{^StorePath: .*/(\S+)$}m;
+my $guix = "nar/zstd/$name";
+$info =~ s/^(?:FileHash|FileSize|Sig|References): .*\n//mg;
+$info =~ s/^URL: .*$/URL: $guix/m;
+$info .= "References: \n";
+sql("SELECT narinfo.publish('$info')");
+make_path("$base/nginx/nar/zstd");
+$content{$guix} = slurp_bytes($real);
+open my $copy, '>:raw', "$base/nginx/$guix" or die $!;
+print $copy $content{$guix};
+close $copy;
+mode($_, 'wrong') for $first, $second;
+$client = ask($guix);
+cmp_ok(read_body($client), '<', -s $real, 'no FileHash, a wrong NAR: cut');
+ok(settled(), 'settled');
+is(kept($guix), '', 'and not kept');
+mode($_, 'good') for $first, $second;
+ok(poll_until(sub { $client = ask($guix); read_body($client) == -s $real }),
+	'a right NAR comes');
+ok($client->{body} eq $content{$guix}, 'as it is');
+ok(settled() && kept($guix), 'and is stored');
+
 # ---- limits
 
 configure('pg_narinfo.max_fetches', 1);
@@ -482,9 +508,23 @@ waitpid $nginx, 0;
 is(http_get($port, '/' . new_file())->{status}, 404, 'it is killed: 404');
 sql("SELECT narinfo.drop_file_source('http://127.0.0.1:$nginx_port/', NULL)");
 
-# ---- kill -9 of a worker in the middle
+# ---- workers that leave, or are killed, in the middle
 
 sql("SELECT narinfo.add_file_source('$first->{url}')");
+$path = new_file();
+mode($first, 'gate', $half);
+$client = ask($path);
+read_body($client, $half / 2);
+sql('SELECT narinfo.stop()');
+cmp_ok(read_body($client), '<', $size, 'workers leave: the client is cut');
+is(scalar(unfinished()), 0, 'and nothing is left behind');
+is(figure('running'), 0, 'nor claimed');
+sql('SELECT narinfo.start()');
+ok(wait_for_http($port), 'they are back');
+open_gate($first);
+is_right(ask($path), $path, 'the client has it');
+ok(settled() && kept($path), 'and the site');
+
 $path = new_file();
 mode($first, 'gate', $half);
 $client = ask($path);
