@@ -282,7 +282,7 @@ file_route(Route *route, Span path, const char *content_type,
 static void
 find_route(Span path, Route *route)
 {
-	route->kind = ROUTE_NONE;
+	*route = (Route) {.kind = ROUTE_NONE, .what = path};
 
 	if (memchr(path.data, '/', path.len) == NULL)
 	{
