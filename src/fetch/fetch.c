@@ -220,6 +220,11 @@ take_size(Fetch *fetch, uint64 size)
 		return size == fetch->look.size ? NULL : "it has another size";
 	if (size > fetch->file.max_size)
 		return "it is larger than pg_narinfo.max_upload_size";
+	if (!store_has_space(fetch->sink.fd, size))
+	{
+		fetch->write_error = ENOSPC;
+		return "no space is left for it";
+	}
 	fetch->look.has_size = true;
 	fetch->look.size = size;
 	return NULL;
@@ -266,6 +271,12 @@ take_body(void *arg, Span piece)
 		return NULL;
 	if (piece.len > max - fetch->sink.length)
 		return "it is longer than it should be";
+	if (!fetch->look.has_size &&
+		!store_has_space(fetch->sink.fd, piece.len))
+	{
+		fetch->write_error = ENOSPC;
+		return "no space is left for it";
+	}
 	note_sender(fetch);
 	if (fetch->hash != NULL)
 		gcry_md_write(fetch->hash, piece.data, piece.len);
