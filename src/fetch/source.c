@@ -251,14 +251,17 @@ make_source(const SourceRow *row, const char *cache, const char *tokens)
 List *
 fetch_sources(const CacheInfo *cache)
 {
-	Oid			schema = get_rel_namespace(cache_catalog()->valid_path_rel);
-	Oid			oid = get_relname_relid("file_source", schema);
+	const CacheCatalog *catalog = cache_catalog();
+	Oid			oid = InvalidOid;
 	List	   *sources = NIL;
 	List	   *rows;
 	ListCell   *cell;
 	Relation	table;
 	char	   *tokens;
 
+	if (catalog != NULL)
+		oid = get_relname_relid("file_source",
+								get_rel_namespace(catalog->valid_path_rel));
 	if (!OidIsValid(oid))
 		return NIL;
 	table = table_open(oid, AccessShareLock);

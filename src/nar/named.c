@@ -229,11 +229,15 @@ search(Relation table, Relation index, const char *cache, const char *path,
 NamedResult
 named_find(const char *cache, const char *path, NamedFile *file)
 {
-	Relation	table = table_open(cache_catalog()->valid_path_rel,
-								   AccessShareLock);
-	Relation	index = open_index(table);
+	const CacheCatalog *catalog = cache_catalog();
 	NamedResult result = NAMED_NO_INDEX;
+	Relation	table;
+	Relation	index;
 
+	if (catalog == NULL)
+		return NAMED_ABSENT;
+	table = table_open(catalog->valid_path_rel, AccessShareLock);
+	index = open_index(table);
 	if (index != NULL)
 	{
 		result = search(table, index, cache, path, file);
