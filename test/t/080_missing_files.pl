@@ -18,9 +18,10 @@ my $base = PostgreSQL::Test::Utils::tempdir();
 
 # ---- two sites: one has the files, the other the narinfos alone
 
-my $full = narinfo_node('full');
+my $full = narinfo_node('full', conf => "pg_narinfo.log_requests = 'all'\n");
 my $bare = narinfo_node('bare', file_root => "$base/bare",
 	conf => "pg_narinfo.http_workers = 2\npg_narinfo.upload_reserve = 0\n"
+		. "pg_narinfo.log_requests = 'all'\n"
 		. "pg_narinfo.fetch_timeout = '2s'\n"
 		. "pg_narinfo.source_tokens = '$base/tokens'\n");
 my ($full_port, $port) = ($full->{http_port}, $bare->{http_port});
@@ -129,6 +130,16 @@ cmp_ok(figures()->{redirected}, '>=', 3, 'redirections are counted');
 $full->safe_psql('postgres', "SELECT narinfo.index_files();
 	SELECT narinfo.add_file_source('http://127.0.0.1:$port')");
 rename "$full->{file_root}/nar", "$full->{file_root}/away" or die $!;
+my %offset = map { $_->name => -s $_->logfile } $bare, $full;
+
+# Requests for the NAR that came to a site since then.
+sub requests
+{
+	my ($node) = @_;
+	my $log = substr slurp_bytes($node->logfile), $offset{ $node->name };
+	return scalar(() = $log =~ m{ path=/\Q$nar\E }g);
+}
+
 for my $policy (qw(redirect fetch))
 {
 	configure($_, 'pg_narinfo.missing_files' => $policy) for $bare, $full;
@@ -140,6 +151,12 @@ for my $policy (qw(redirect fetch))
 		is(http_request($_, $method, "/$nar")->{status}, 404,
 			"$policy: both lack it: $method is 404") for $port, $full_port;
 	}
+}
+# Each was asked four times by us, and as often by the other.
+for my $node ($bare, $full)
+{
+	poll_until(sub { requests($node) >= 8 }, 10);
+	is(requests($node), 8, $node->name . ' was asked once for each');
 }
 remove_tree("$full->{file_root}/nar");
 rename "$full->{file_root}/away", "$full->{file_root}/nar" or die $!;
