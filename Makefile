@@ -21,7 +21,7 @@ MODULE_big = pg_narinfo
 EXTVERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" \
 	$(EXTENSION).control)
 
-ROOMS = types cache graph nar sites stats serve fetch worker
+ROOMS = types cache graph nar sites stats fetch serve worker
 SQL_PARTS = $(foreach room,$(ROOMS),$(wildcard src/$(room)/$(room).sql) \
 	$(sort $(filter-out src/$(room)/$(room).sql,$(wildcard src/$(room)/*.sql))))
 SCRIPT := $(EXTENSION)--$(EXTVERSION).sql
@@ -76,7 +76,7 @@ CHECKER_LIBS = -larchive -lbrotlidec -lgcrypt
 # ours must not end in a function of the same name in somebody else's.
 PG_CPPFLAGS = -Isrc -isystem $(includedir_server) $(LLHTTP_CPPFLAGS)
 PG_CFLAGS = -std=gnu11 -Wall -Wextra
-SHLIB_LINK = -Wl,-Bsymbolic $(LLHTTP_LIBS) $(CRYPTO_LIBS) -lz
+SHLIB_LINK = -Wl,-Bsymbolic $(LLHTTP_LIBS) $(CRYPTO_LIBS) -lz -lcurl
 
 # No bitcode for PostgreSQL's JIT: it would need clang, and gains nothing here.
 override with_llvm = no

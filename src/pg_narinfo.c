@@ -14,6 +14,7 @@
 
 #include "cache/cache.h"
 #include "cache/gate.h"
+#include "fetch/fetch.h"
 #include "graph/dense.h"
 #include "graph/root.h"
 #include "nar/root.h"
@@ -32,6 +33,7 @@ _PG_init(void)
 	dense_init();
 	root_init();
 	nar_init();
+	fetch_init();
 	serve_init();
 	worker_init();
 

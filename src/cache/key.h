@@ -18,6 +18,8 @@
 
 #include "postgres.h"
 
+#include "utils/guc.h"
+
 #include "base/guix_signature.h"
 #include "base/nix_signature.h"
 #include "cache/cache.h"
@@ -33,6 +35,9 @@ extern const char *const key_kind_names[];
 
 /* GUC pg_narinfo.key_directory; called once by cache_init(). */
 extern void key_init(void);
+
+/* Check hook of a setting that is an absolute path, or empty. */
+extern bool key_check_path(char **value, void **extra, GucSource source);
 
 /* Readies libsodium and libgcrypt, or raises an error; cheap from then on. */
 extern void key_libraries(void);

@@ -39,8 +39,8 @@ PG_FUNCTION_INFO_V1(generate_key);
 
 static char *key_directory;
 
-static bool
-check_key_directory(char **value, void **extra, GucSource source)
+bool
+key_check_path(char **value, void **extra, GucSource source)
 {
 	(void) extra;
 	(void) source;
@@ -57,7 +57,7 @@ key_init(void)
 							   "Directory of the secret keys that narinfos are signed with.",
 							   "Each is a file that is called like the key.",
 							   &key_directory, "", PGC_SIGHUP,
-							   GUC_SUPERUSER_ONLY, check_key_directory, NULL,
+							   GUC_SUPERUSER_ONLY, key_check_path, NULL,
 							   NULL);
 }
 

@@ -194,6 +194,12 @@ identity_known(void)
 	return &known;
 }
 
+const char *
+node_primary_address(void)
+{
+	return NULL;
+}
+
 int32
 node_epoch(void)
 {

@@ -55,6 +55,12 @@ extern void node_forget_transaction(void);
  */
 extern void node_require_publishing(void);
 
+/*
+ * On a mirror: the URL at which its primary takes what is pushed; NULL if it
+ * is not known.  Good until the transaction ends.
+ */
+extern const char *node_primary_address(void);
+
 /* The epoch of what this server publishes. */
 extern int32 node_epoch(void);
 

@@ -171,6 +171,7 @@ BEGIN
 	DELETE FROM narinfo.root_source AS s WHERE s.cache = drop_cache.name;
 	DELETE FROM narinfo.quota AS q WHERE q.cache = drop_cache.name;
 	DELETE FROM narinfo.usage_sample AS u WHERE u.cache = drop_cache.name;
+	DELETE FROM narinfo.file_source AS f WHERE f.cache = drop_cache.name;
 	RETURN true;
 END
 $$;

@@ -41,6 +41,7 @@ http_chunk_get(HttpPool *pool, size_t size)
 	chunk->fd = -1;
 	chunk->offset = 0;
 	chunk->length = 0;
+	chunk->growth = NULL;
 	pool->lent += chunk->size;
 	return chunk;
 }
@@ -50,6 +51,8 @@ http_chunk_put(HttpPool *pool, HttpChunk *chunk)
 {
 	if (chunk->fd >= 0)
 		close(chunk->fd);
+	if (chunk->growth != NULL)
+		http_growth_release(chunk->growth);
 	pool->lent -= chunk->size;
 
 	if (chunk->size != HTTP_CHUNK_SIZE || pool->nfree >= HTTP_POOL_KEEP)
@@ -60,6 +63,20 @@ http_chunk_put(HttpPool *pool, HttpChunk *chunk)
 	chunk->next = pool->free;
 	pool->free = chunk;
 	pool->nfree++;
+}
+
+off_t
+http_chunk_ready(const HttpChunk *chunk)
+{
+	const HttpGrowth *growth = chunk->growth;
+	off_t		ready;
+
+	if (growth == NULL || growth->state == HTTP_GROWTH_GOOD)
+		return chunk->length;
+	ready = growth->size - chunk->offset;
+	if (ready > chunk->length - 1)
+		ready = chunk->length - 1;
+	return ready > 0 ? ready : 0;
 }
 
 void

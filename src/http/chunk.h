@@ -27,6 +27,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "http/growth.h"
+
 /*
  * Data bytes of an ordinary chunk: 80 pipelined narinfo requests fit.  Not a
  * power of two, lest the first lines of all chunks compete for the same sets
@@ -46,6 +48,7 @@ typedef struct HttpChunk
 	int			fd;				/* -1, or a file to send after data; owned */
 	off_t		offset;			/* of the next byte to send from fd */
 	off_t		length;			/* bytes still to send from fd */
+	HttpGrowth *growth;			/* of fd, held; or NULL */
 	char		data[];
 } HttpChunk;
 
@@ -61,6 +64,9 @@ extern HttpChunk *http_chunk_get(HttpPool *pool, size_t size);
 
 /* Gives a chunk back, closing its file. */
 extern void http_chunk_put(HttpPool *pool, HttpChunk *chunk);
+
+/* Bytes that can be sent now from its file; 0: it has to grow first. */
+extern off_t http_chunk_ready(const HttpChunk *chunk);
 
 /* Frees what the pool keeps. */
 extern void http_pool_clear(HttpPool *pool);

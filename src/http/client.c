@@ -124,6 +124,7 @@ http_client_open(HttpServer *server, int fd, const HttpAddress *peer)
 	link_init(&client->ready);
 	link_init(&client->requests);
 	link_init(&client->dirty);
+	link_init(&client->growing);
 	link_init(&client->timer);
 	link_append(&server->all, &client->all);
 	server->env.stats.connections++;
@@ -166,6 +167,7 @@ http_client_close(HttpClient *client)
 	link_remove(&client->ready);
 	link_remove(&client->requests);
 	link_remove(&client->dirty);
+	link_remove(&client->growing);
 	client->conn.state = HTTP_CONN_DEAD;
 	if (client->held)
 		return;
@@ -241,6 +243,20 @@ timer_due(const HttpClient *client)
 	return http_conn_in_request(conn) ? HTTP_TIMER_HEADER : HTTP_TIMER_IDLE;
 }
 
+static void
+settle_output(HttpClient *client)
+{
+	HttpGrowth *growth = http_conn_waits(&client->conn);
+
+	if (growth == NULL)
+	{
+		if (client->writable && link_alone(&client->dirty))
+			link_append(&client->server->dirty, &client->dirty);
+	}
+	else if (link_alone(&client->growing))
+		link_append(&growth->waiting, &client->growing);
+}
+
 void
 http_client_settle(HttpClient *client)
 {
@@ -251,7 +267,7 @@ http_client_settle(HttpClient *client)
 		!conn->receive.result.begun && link_alone(&client->requests))
 		admit_forwarded(client);
 
-	if (conn->state == HTTP_CONN_DEAD)
+	if (conn->state == HTTP_CONN_DEAD || http_conn_broken(conn))
 	{
 		http_client_close(client);
 		return;
@@ -273,10 +289,7 @@ http_client_settle(HttpClient *client)
 					&server->bodies : &server->ready, &client->ready);
 
 	if (http_conn_has_output(conn))
-	{
-		if (client->writable && link_alone(&client->dirty))
-			link_append(&server->dirty, &client->dirty);
-	}
+		settle_output(client);
 	else if (conn->proxied && conn->state == HTTP_CONN_READING)
 		uncount_address(client);
 	set_timer(client, timer_due(client), false);
@@ -424,8 +437,8 @@ send_some(HttpClient *client, size_t measure)
 
 		chunk = http_conn_file(conn);
 		offset = chunk->offset;
-		if ((off_t) measure > chunk->length)
-			measure = chunk->length;
+		if ((off_t) measure > http_chunk_ready(chunk))
+			measure = (size_t) http_chunk_ready(chunk);
 		sent = sendfile(client->fd, chunk->fd, &offset, measure);
 		if (sent > 0)
 			http_conn_file_sent(conn, sent);
@@ -446,7 +459,8 @@ http_client_output(HttpClient *client)
 	HttpConn   *conn = &client->conn;
 	size_t		turn = 0;
 
-	while (http_conn_has_output(conn) && turn < SEND_TURN)
+	while (http_conn_has_output(conn) && !http_conn_waits(conn) &&
+		   turn < SEND_TURN)
 	{
 		ssize_t		sent = send_some(client, SEND_TURN - turn);
 

@@ -9,6 +9,7 @@
  *		bodies		the same, and it belongs to a body; by the same link
  *		requests	a request waits for http_server_next()
  *		dirty		there is output that may be sent now
+ *		growing		it waits for more of a file that grows (growth.h)
  *		timers[n]	a timeout of class n runs
  *
  * and settle_client(), called whenever something happened to the connection,
@@ -24,15 +25,9 @@
 #define NARINFO_HTTP_CLIENT_H
 
 #include "http/conn.h"
+#include "http/link.h"
 #include "http/listen.h"
 #include "http/peers.h"
-
-/* A link of a circular list; a link that is in none points at itself. */
-typedef struct HttpLink
-{
-	struct HttpLink *prev;
-	struct HttpLink *next;
-} HttpLink;
 
 /*
  * Each class of timeout has one duration for all connections, so a list in
@@ -57,6 +52,7 @@ typedef struct HttpClient
 	HttpLink	ready;
 	HttpLink	requests;
 	HttpLink	dirty;
+	HttpLink	growing;		/* in the growth's list */
 	HttpLink	timer;
 	int64_t		timer_since;
 	HttpTimer	timer_class;
@@ -87,60 +83,6 @@ struct HttpServer
 	HttpLink	dirty;
 	HttpLink	timers[HTTP_TIMER_NONE];
 };
-
-static inline void
-link_init(HttpLink *link)
-{
-	link->prev = link->next = link;
-}
-
-static inline bool
-link_alone(const HttpLink *link)
-{
-	return link->next == link;
-}
-
-static inline void
-link_remove(HttpLink *link)
-{
-	link->prev->next = link->next;
-	link->next->prev = link->prev;
-	link_init(link);
-}
-
-static inline void
-link_append(HttpLink *list, HttpLink *link)
-{
-	link->prev = list->prev;
-	link->next = list;
-	list->prev->next = link;
-	list->prev = link;
-}
-
-/* Puts the links of one list before those of another; the first is gone. */
-static inline void
-link_prepend_all(HttpLink *list, HttpLink *first)
-{
-	if (link_alone(first))
-		return;
-	first->prev->next = list->next;
-	list->next->prev = first->prev;
-	first->next->prev = list;
-	list->next = first->next;
-}
-
-/* Empties "list" into "to", an uninitialised one. */
-static inline void
-link_take(HttpLink *list, HttpLink *to)
-{
-	link_init(to);
-	if (link_alone(list))
-		return;
-	*to = *list;
-	to->next->prev = to;
-	to->prev->next = to;
-	link_init(list);
-}
 
 /* The client that a link is part of. */
 #define CLIENT_OF(link, member) \

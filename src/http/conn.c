@@ -542,7 +542,8 @@ queue_answer(HttpConn *conn, const HttpReply *reply, bool send_body,
 			 int64_t content_length, bool close)
 {
 	bool		has_file = send_body && reply->fd >= 0 && reply->length > 0;
-	bool		is_small = has_file && reply->length <= HTTP_SMALL_FILE;
+	bool		is_small = has_file && reply->growth == NULL &&
+	reply->length <= HTTP_SMALL_FILE;
 	size_t		len = 0;
 	char	   *body;
 
@@ -567,6 +568,9 @@ queue_answer(HttpConn *conn, const HttpReply *reply, bool send_body,
 		conn->out_tail->fd = reply->fd;
 		conn->out_tail->offset = reply->offset;
 		conn->out_tail->length = reply->length;
+		conn->out_tail->growth = reply->growth;
+		if (reply->growth != NULL)
+			http_growth_hold(reply->growth);
 		conn->out_files++;
 	}
 	else if (reply->fd >= 0)
@@ -645,7 +649,7 @@ http_conn_output(const HttpConn *conn, struct iovec *iov, int max, bool *more)
 		}
 		if (chunk->fd >= 0)
 		{
-			*more = true;
+			*more = http_chunk_ready(chunk) > 0;
 			break;
 		}
 	}
@@ -691,4 +695,22 @@ http_conn_file_sent(HttpConn *conn, off_t len)
 	chunk->length -= len;
 	if (chunk->length <= 0)
 		drop_output(conn);
+}
+
+HttpGrowth *
+http_conn_waits(const HttpConn *conn)
+{
+	HttpChunk  *chunk = http_conn_file(conn);
+
+	return chunk != NULL && http_chunk_ready(chunk) == 0 ? chunk->growth :
+		NULL;
+}
+
+bool
+http_conn_broken(const HttpConn *conn)
+{
+	const HttpChunk *chunk = http_conn_file(conn);
+
+	return chunk != NULL && chunk->growth != NULL &&
+		chunk->growth->state == HTTP_GROWTH_FAILED;
 }

@@ -41,6 +41,7 @@
 #include "http/http.h"
 #include "http/parse.h"
 #include "http/proxy.h"
+#include "http/sink.h"
 
 /*
  * Files up to this size are read when the reply is queued and travel with its
@@ -99,7 +100,7 @@ struct HttpRequest
 typedef struct HttpReceive
 {
 	HttpReceived result;
-	int			fd;				/* -1: memory */
+	HttpSink	sink;			/* its fd -1: memory */
 	bool		direct;			/* what is received now lies in env->piece */
 	uint64_t	max;
 	char	   *memory;
@@ -199,6 +200,15 @@ extern void http_conn_sent(HttpConn *conn, size_t len);
 /* The chunk whose file is to be sent next, or NULL. */
 extern HttpChunk *http_conn_file(const HttpConn *conn);
 extern void http_conn_file_sent(HttpConn *conn, off_t len);
+
+/*
+ * The growth of the file that is to be sent next, if that has to grow first;
+ * or NULL.
+ */
+extern HttpGrowth *http_conn_waits(const HttpConn *conn);
+
+/* Is it a file that turned out wrong, or will not come? */
+extern bool http_conn_broken(const HttpConn *conn);
 
 /* ---- receive.c ---- */
 

@@ -277,6 +277,8 @@ typedef struct HttpReply
 								 * request is a HEAD */
 	off_t		offset;			/* of the first byte to send from fd */
 	off_t		length;			/* bytes to send from fd */
+	struct HttpGrowth *growth;	/* of fd, if it is still being written; or
+								 * NULL.  See growth.h */
 	bool		close;			/* close the connection after it */
 } HttpReply;
 

@@ -23,9 +23,7 @@
  *-------------------------------------------------------------------------
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "http/conn.h"
 
@@ -136,23 +134,11 @@ keep_in_memory(HttpConn *conn, Span piece)
 static bool
 keep_in_file(HttpConn *conn, Span piece)
 {
-	while (piece.len > 0)
-	{
-		ssize_t		written = write(conn->receive.fd, piece.data, piece.len);
-
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written <= 0)
-		{
-			int			code = written < 0 ? errno : ENOSPC;
-
-			conn->receive.result.os_error = code;
-			return failed(conn, code == ENOSPC || code == EDQUOT ?
-						  HTTP_RECEIVE_NO_SPACE : HTTP_RECEIVE_NOT_WRITTEN);
-		}
-		piece = span_skip(piece, (size_t) written);
-	}
-	return true;
+	if (http_sink_write(&conn->receive.sink, piece))
+		return true;
+	conn->receive.result.os_error = errno;
+	return failed(conn, errno == ENOSPC || errno == EDQUOT ?
+				  HTTP_RECEIVE_NO_SPACE : HTTP_RECEIVE_NOT_WRITTEN);
 }
 
 static bool
@@ -167,7 +153,7 @@ keep(HttpConn *conn, Span piece)
 	/* A chunk tells beforehand what it will bring */
 	if (piece.len + conn->body.left > receive->max - receive->result.length)
 		return failed(conn, HTTP_RECEIVE_TOO_LARGE);
-	kept = receive->fd >= 0 ? keep_in_file(conn, piece) :
+	kept = receive->sink.fd >= 0 ? keep_in_file(conn, piece) :
 		keep_in_memory(conn, piece);
 	if (!kept)
 		return false;
@@ -181,7 +167,7 @@ completed(HttpConn *conn)
 	HttpReceive *receive = &conn->receive;
 
 	receive->result.complete = true;
-	if (receive->fd < 0)
+	if (receive->sink.fd < 0)
 		receive->result.data = span_of(receive->memory != NULL ?
 									   receive->memory : "",
 									   (size_t) receive->result.length);
@@ -244,7 +230,7 @@ http_conn_receive(HttpConn *conn, int fd, uint64_t max)
 	if (conn->state != HTTP_CONN_REQUEST || receive->result.begun)
 		return false;
 	memset(&receive->result, 0, sizeof(receive->result));
-	receive->fd = fd;
+	receive->sink = (HttpSink) {.fd = fd};
 	receive->max = max;
 	receive->direct = false;
 

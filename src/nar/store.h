@@ -69,6 +69,9 @@ extern bool store_has_space(int fd, uint64 length);
 /* Removes a temporary file, if it is there; raises no error. */
 extern void store_discard(const char *cache, const StoreTemp *temp);
 
+/* Opens one to be read; -1 if it is not there.  Raises no error. */
+extern int	store_open_temp(const char *cache, const StoreTemp *temp);
+
 /*
  * Brings what was received to its place, durably, and removes it otherwise.
  * Each is done by what it says when it is called again after it was cut off.

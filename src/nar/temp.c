@@ -196,26 +196,58 @@ store_create(const char *cache, const char *path, StoreTemp *temp)
 					incoming, cache, nar_file_root)));
 }
 
-void
-store_discard(const char *cache, const StoreTemp *temp)
+/* Its directory, and its name in that; -1 if that is not there. */
+static int
+open_incoming(const char *cache, const StoreTemp *temp,
+			  char name[STORE_TEMP_MAX])
 {
 	char		path[STORE_FILE_PATH_MAX];
 	char	   *slash;
-	int			incoming;
 
 	if (temp->name[0] == '\0' || nar_root() < 0)
-		return;
+		return -1;
 	if (strcmp(cache, CACHE_MAIN) == 0)
 		snprintf(path, sizeof(path), "%s", temp->name);
 	else
 		snprintf(path, sizeof(path), "%s/%s", cache, temp->name);
 	slash = strrchr(path, '/');
 	*slash = '\0';
-	incoming = nar_try_beneath(nar_root(), path, O_PATH | O_DIRECTORY, 0, 0);
+	strlcpy(name, slash + 1, STORE_TEMP_MAX);
+	return nar_try_beneath(nar_root(), path, O_PATH | O_DIRECTORY, 0, 0);
+}
+
+void
+store_discard(const char *cache, const StoreTemp *temp)
+{
+	char		name[STORE_TEMP_MAX];
+	int			incoming = open_incoming(cache, temp, name);
+
 	if (incoming < 0)
 		return;
-	(void) unlinkat(incoming, slash + 1, 0);
+	(void) unlinkat(incoming, name, 0);
 	close(incoming);
+}
+
+int
+store_open_temp(const char *cache, const StoreTemp *temp)
+{
+	char		name[STORE_TEMP_MAX];
+	int			incoming = open_incoming(cache, temp, name);
+	struct stat st;
+	int			fd;
+
+	if (incoming < 0)
+		return -1;
+	fd = openat(incoming, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	close(incoming);
+	if (fd >= 0 && (fstat(fd, &st) != 0 ||
+					(uint64) st.st_dev != temp->device ||
+					(uint64) st.st_ino != temp->inode))
+	{
+		close(fd);
+		fd = -1;
+	}
+	return fd;
 }
 
 /* ---- what is left of them ---- */

@@ -46,6 +46,9 @@
 /* The same error is not logged again before so many ms have passed. */
 #define ERROR_LOG_PAUSE 5000
 
+/* Nor that an index is missing. */
+#define INDEX_LOG_PAUSE 60000
+
 static MemoryContext request_context = NULL;
 static bool in_transaction = false;
 static uint64 completions = 0;	/* of its snapshot */
@@ -167,6 +170,62 @@ batch_narinfo(const CacheInfo *cache, const uint8 hash[STORE_HASH_LEN],
 	}
 	*info = valid_path_find_again(scan, cache, hash, completions);
 	return *info != NULL ? SERVE_FOUND : SERVE_ABSENT;
+}
+
+static void
+log_missing_index(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (last != 0 && !TimestampDifferenceExceeds(last, now, INDEX_LOG_PAUSE))
+		return;
+	last = now;
+	ereport(LOG,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("pg_narinfo cannot tell which narinfo names a file that is missing"),
+			 errhint("Call narinfo.index_files(), or set "
+					 "\"pg_narinfo.missing_files\" to \"off\".")));
+}
+
+ServeResult
+batch_file(const CacheInfo *cache, const char *path, NamedFile *file)
+{
+	uint8		hash[STORE_HASH_LEN];
+	struct varlena *info;
+	ServeResult result;
+
+	if (named_store_hash(path, hash))
+	{
+		result = batch_narinfo(cache, hash, &info);
+		if (result == SERVE_FOUND && named_by(info, path, file))
+			return SERVE_FOUND;
+		if (result != SERVE_FOUND && result != SERVE_ABSENT)
+			return result;
+	}
+	if (narinfos_locked)
+		return SERVE_UNAVAILABLE;
+
+	batch_transaction();
+	opening = &narinfos_locked;
+	switch (named_find(cache->name, path, file))
+	{
+		case NAMED_FOUND:
+			return SERVE_FOUND;
+		case NAMED_ABSENT:
+			break;
+		case NAMED_NO_INDEX:
+			log_missing_index();
+	}
+	return SERVE_ABSENT;
+}
+
+List *
+batch_sources(const CacheInfo *cache)
+{
+	batch_transaction();
+	opening = &caches_locked;
+	return fetch_sources(cache);
 }
 
 ServeResult

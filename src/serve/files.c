@@ -66,7 +66,11 @@ route_file(HttpRequest *req, const CacheInfo *cache, Span path,
 	}
 	if (fd < 0)
 	{
-		reply_absent(reply);
+		/* whoever could push it is to push it */
+		if (counted_on)
+			reply_absent(reply);
+		else
+			route_missing_file(req, cache, path, content_type, reply);
 		return;
 	}
 

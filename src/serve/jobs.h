@@ -32,7 +32,9 @@
 typedef enum JobKind
 {
 	JOB_PUBLISH,				/* "text" is a narinfo, "path" its hash part */
-	JOB_STORE,					/* the received file is to lie at "path" */
+	JOB_STORE,					/* the received file is to lie at "path"; with
+								 * a text, a NarExpectation (nar/check.h), if
+								 * it meets that */
 	JOB_TOUCH,					/* "text" are store hashes, STORE_HASH_LEN
 								 * bytes each: the paths are in use */
 	JOB_DISCARD					/* the received file is to go */

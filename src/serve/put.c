@@ -34,6 +34,7 @@
 #include "utils/memutils.h"
 
 #include "base/narinfo.h"
+#include "cache/node.h"
 #include "nar/gzip.h"
 #include "nar/store.h"
 #include "serve/auth.h"
@@ -43,7 +44,7 @@
 #define CACHE_INFO_MAX (64 * 1024)	/* bytes of a nix-cache-info */
 #define LARGE_FILE (16 * 1024 * 1024)	/* bytes */
 
-static int	max_upload_size = 16 * 1024;	/* MB */
+int			put_max_upload = 16 * 1024; /* MB */
 static int	max_narinfo_size = 1024;	/* kB */
 
 typedef struct Upload
@@ -59,7 +60,7 @@ put_init(void)
 {
 	DefineCustomIntVariable("pg_narinfo.max_upload_size",
 							"Size of a file that is uploaded.",
-							NULL, &max_upload_size, 16 * 1024, 1, INT_MAX,
+							NULL, &put_max_upload, 16 * 1024, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 	DefineCustomIntVariable("pg_narinfo.max_narinfo_size",
 							"Size of a narinfo that is uploaded.",
@@ -173,7 +174,7 @@ size_limit(PutKind kind)
 		case PUT_FILE:
 			break;
 	}
-	return (uint64) max_upload_size * 1024 * 1024;
+	return (uint64) put_max_upload * 1024 * 1024;
 }
 
 static bool
@@ -287,6 +288,22 @@ begin(HttpRequest *req, Upload *upload, Span what, HttpReply *reply)
 	return put_refuse(reply, received.status, received.reason);
 }
 
+/* A mirror takes what the primary publishes, and nothing else. */
+static bool
+refused_by_mirror(HttpReply *reply)
+{
+	const char *address;
+
+	batch_transaction();
+	if (cache_catalog() == NULL || node_state() != NODE_MIRROR)
+		return false;
+	address = node_primary_address();
+	put_reply(reply, 403,
+			  psprintf("this site is a mirror: push to %s",
+					   address != NULL ? address : "its primary"));
+	return true;
+}
+
 void
 route_put(HttpRequest *req, const CacheInfo *cache, PutKind kind, Span what,
 		  HttpReply *reply)
@@ -294,6 +311,8 @@ route_put(HttpRequest *req, const CacheInfo *cache, PutKind kind, Span what,
 	Upload	   *upload;
 
 	if (auth_request(req, cache, AUTH_PUSH, reply) != AUTH_GRANTED)
+		return;
+	if (refused_by_mirror(reply))
 		return;
 	if (nar_file_root[0] == '\0')
 	{

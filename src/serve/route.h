@@ -19,7 +19,9 @@
 
 #include "cache/cache.h"
 #include "cache/follow.h"
+#include "fetch/fetch.h"
 #include "http/http.h"
+#include "nar/named.h"
 
 /* ---- settings and what is made of them (serve.c) ---- */
 
@@ -32,6 +34,8 @@ extern char serve_lasting[SERVE_HEADER_MAX];	/* of narinfos */
 extern char serve_passing[SERVE_HEADER_MAX];	/* of a 404 */
 
 #define SERVE_FOR_EVER "Cache-Control: public, max-age=31536000, immutable\r\n"
+#define SERVE_FOR_EVER_PRIVATE \
+	"Cache-Control: private, max-age=31536000, immutable\r\n"
 #define SERVE_NO_STORE "Cache-Control: no-store\r\n"
 
 #define SERVE_NARINFO_TYPE "text/x-nix-narinfo"
@@ -93,6 +97,14 @@ extern ServeResult batch_narinfo(const CacheInfo *cache,
 								 struct varlena **info);
 
 /*
+ * The file of this path, as a valid narinfo of the cache has it; absent if
+ * none names it.  And where to ask for files of the cache.
+ */
+extern ServeResult batch_file(const CacheInfo *cache, const char *path,
+							  NamedFile *file);
+extern List *batch_sources(const CacheInfo *cache);
+
+/*
  * The events of a cache behind a number, to be ended within the request; NULL
  * when some of these are not kept any more, as the range tells.
  */
@@ -152,6 +164,8 @@ typedef enum PutKind
 	PUT_FILE					/* "what" is its path, as of route_file() */
 } PutKind;
 
+extern int	put_max_upload;		/* GUC pg_narinfo.max_upload_size, MB */
+
 extern void put_init(void);
 
 /*
@@ -171,5 +185,18 @@ extern void put_abandon(HttpRequest *req);
 extern void route_file(HttpRequest *req, const CacheInfo *cache, Span path,
 					   const char *content_type, const char *cache_control,
 					   HttpReply *reply);
+
+/* ---- files that are not here (missing.c) ---- */
+
+/* Defines its setting; called once by serve_init(). */
+extern void missing_init(void);
+
+/*
+ * Answers a GET or HEAD for a file that is not there, by 404 or by what
+ * pg_narinfo.missing_files says: now, or later.
+ */
+extern void route_missing_file(HttpRequest *req, const CacheInfo *cache,
+							   Span path, const char *content_type,
+							   HttpReply *reply);
 
 #endif							/* NARINFO_SERVE_ROUTE_H */

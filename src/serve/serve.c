@@ -124,6 +124,7 @@ serve_init(void)
 	auth_init();
 	bulk_init();
 	put_init();
+	missing_init();
 }
 
 void

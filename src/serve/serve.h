@@ -49,6 +49,14 @@ extern void serve_finish(void);
  */
 extern bool serve_errands(bool woken);
 
+/*
+ * Goes on with requests for files that are not here, and that somebody has or
+ * that are being fetched; "woken" as above, or that something came.  To be
+ * called between batches, behind fetch_poll(), and at least five times a
+ * second as long as it returns true.
+ */
+extern bool serve_missing(bool woken);
+
 /* How many wrong tokens this process was shown. */
 extern uint64 serve_auth_failures(void);
 

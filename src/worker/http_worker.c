@@ -50,6 +50,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "fetch/fetch.h"
 #include "serve/serve.h"
 #include "worker/queue.h"
 #include "worker/slice.h"
@@ -57,6 +58,7 @@
 
 #define LEAVE_PATIENCE	2000	/* ms */
 #define UPKEEP_INTERVAL 1000	/* ms between statistics */
+#define MISSING_INTERVAL 200	/* ms between looks at files on their way */
 #define LISTEN_AGAIN	10000	/* ms after listening failed */
 
 /* Requests answered in one transaction, at most. */
@@ -80,6 +82,8 @@ static bool listening = false;
 static TimestampTz listen_again = 0;	/* 0: when the addresses change */
 static bool figures_pending = false;
 static bool errands_wait = false;	/* for a writer */
+static bool missing_wait = false;	/* for a file */
+static bool fetch_moved = false;	/* something came of one */
 static bool woken = false;		/* the latch was set since we looked at them */
 static TimestampTz next_upkeep = 0;
 static TimestampTz leave_at = 0;	/* when patience ends */
@@ -101,6 +105,7 @@ forget_jobs(int code, Datum arg)
 {
 	(void) code;
 	(void) arg;
+	fetch_leave();
 	queue_forget_mine();
 }
 
@@ -177,12 +182,13 @@ start_server(void)
 				 errmsg("pg_narinfo ignores a setting: %s", error)));
 
 	wait_event = compat_wait_event("PgNarinfoHttp");
-	events = compat_create_wait_event_set(3);
+	events = compat_create_wait_event_set(4);
 	AddWaitEventToSet(events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET,
 					  NULL, NULL);
 	AddWaitEventToSet(events, WL_SOCKET_READABLE, http_server_fd(server),
 					  NULL, NULL);
+	AddWaitEventToSet(events, WL_SOCKET_READABLE, fetch_fd(), NULL, NULL);
 }
 
 /* Our own figures, and those that PostgreSQL keeps of every process. */
@@ -353,10 +359,21 @@ serve_batch(void)
 	}
 	serve_finish();
 	errands_wait = serve_errands(woken);
-	woken = false;
+	fetch_poll();
+	missing_wait = serve_missing(woken || fetch_moved);
+	woken = fetch_moved = false;
 	http_server_flush(server);
 	worker_log_flush();
 	return n;
+}
+
+/* Of two times to wait, -1 being for ever. */
+static long
+sooner(long a, long b)
+{
+	if (a < 0 || b < 0)
+		return Max(a, b);
+	return Min(a, b);
 }
 
 static long
@@ -366,6 +383,9 @@ wait_time(int served)
 
 	if (served >= BATCH_MAX)
 		return 0;				/* there may be more that is ready */
+	timeout = sooner(timeout, fetch_timeout());
+	if (missing_wait)
+		timeout = sooner(timeout, MISSING_INTERVAL);
 	if (leave_at != 0)
 		return (timeout < 0) ? 50 : Min(timeout, 50);
 	if (figures_pending || listen_again != 0 || errands_wait)
@@ -377,7 +397,7 @@ wait_time(int served)
 static void
 wait_for_work(int served)
 {
-	WaitEvent	occurred[3];
+	WaitEvent	occurred[4];
 	int			n;
 
 	n = WaitEventSetWait(events, wait_time(served), occurred,
@@ -391,6 +411,8 @@ wait_for_work(int served)
 		}
 		if (occurred[i].events & WL_SOCKET_READABLE)
 			figures_pending = true;
+		if (occurred[i].fd == fetch_fd())
+			fetch_moved = true;
 	}
 }
 

@@ -19,6 +19,7 @@
 #include "storage/procarray.h"
 #include "storage/shmem.h"
 
+#include "fetch/claim.h"
 #include "worker/queue.h"
 #include "worker/worker.h"
 
@@ -39,7 +40,8 @@ shared_request(void)
 
 	RequestAddinShmemSpace(MAXALIGN(sizeof(WorkerShared)));
 	RequestAddinShmemSpace(queue_shmem_size());
-	RequestNamedLWLockTranche(SHARED_NAME, 2);
+	RequestAddinShmemSpace(claim_shmem_size());
+	RequestNamedLWLockTranche(SHARED_NAME, 3);
 }
 
 static void
@@ -98,6 +100,7 @@ shared_startup(void)
 		pg_atomic_init_u32(&worker_shared->sweep_due, 1);
 	}
 	queue_shmem_init(found);
+	claim_shmem_init(&GetNamedLWLockTranche(SHARED_NAME)[2].lock, found);
 	LWLockRelease(AddinShmemInitLock);
 }
 

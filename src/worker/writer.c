@@ -167,7 +167,7 @@ check_some(void)
 static void
 answer(HeldJob *job)
 {
-	if (job->job.kind == JOB_PUBLISH)
+	if (job->job.kind != JOB_TOUCH)
 		store_discard(job->job.cache, &job->job.temp);
 	pg_atomic_fetch_add_u64(&slot->jobs, 1);
 	if (job->result.status >= 400)

@@ -51,6 +51,9 @@ extern void held_answer(HeldJob *held, int status, const char *format,...)
  */
 extern void writer_prepare(HeldJob *held);
 
+/* Brings the file of a JOB_STORE to its place. */
+extern void writer_store(HeldJob *held);
+
 /* ---- writer_check.c: what is in the NARs of one job ---- */
 
 extern bool writer_check_nars;	/* GUC pg_narinfo.check_nars */

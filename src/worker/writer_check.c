@@ -18,6 +18,7 @@
 #include "utils/guc.h"
 
 #include "nar/root.h"
+#include "nar/store.h"
 #include "worker/writer.h"
 
 bool		writer_check_nars = true;
@@ -50,8 +51,33 @@ parse(HeldJob *held, Narinfo *narinfo)
 	return nar_url_path(narinfo->urls[held->url].url);
 }
 
-void
-writer_check_start(HeldJob *held)
+/* A file that was fetched is looked into before it is stored. */
+static void
+start_fetched(HeldJob *held)
+{
+	NarExpectation expect;
+	int			fd = store_open_temp(held->job.cache, &held->job.temp);
+
+	if (fd < 0)
+	{
+		held_answer(held, 503, "what was fetched of %s was lost",
+					held->job.path);
+		return;
+	}
+	memcpy(&expect, held->text, sizeof(expect));
+	PG_TRY();
+	{
+		held->check = nar_check_start(fd, &expect, check_timeout);
+	}
+	PG_FINALLY();
+	{
+		close(fd);
+	}
+	PG_END_TRY();
+}
+
+static void
+start_published(HeldJob *held)
 {
 	Narinfo		narinfo;
 	NarExpectation expect;
@@ -77,8 +103,18 @@ writer_check_start(HeldJob *held)
 }
 
 void
+writer_check_start(HeldJob *held)
+{
+	if (held->job.kind == JOB_STORE)
+		start_fetched(held);
+	else
+		start_published(held);
+}
+
+void
 writer_check_poll(HeldJob *held)
 {
+	bool		is_fetched = held->job.kind == JOB_STORE;
 	NarCheckResult result;
 	Narinfo		narinfo;
 	char	   *path;
@@ -87,11 +123,13 @@ writer_check_poll(HeldJob *held)
 		return;
 	nar_check_end(held->check);
 	held->check = NULL;
-	path = parse(held, &narinfo);
+	path = is_fetched ? held->job.path : parse(held, &narinfo);
 	switch (result.status)
 	{
 		case NAR_CHECK_GOOD:
-			if (++held->url == narinfo.nurls)
+			if (is_fetched)
+				writer_store(held);
+			else if (++held->url == narinfo.nurls)
 				held->state = HELD_READY;
 			break;
 		case NAR_CHECK_BAD:

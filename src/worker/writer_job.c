@@ -21,8 +21,8 @@
 
 /* ---- files ---- */
 
-static void
-store(HeldJob *held)
+void
+writer_store(HeldJob *held)
 {
 	char		reason[JOB_REASON_MAX];
 
@@ -188,7 +188,10 @@ writer_prepare(HeldJob *held)
 	switch (held->job.kind)
 	{
 		case JOB_STORE:
-			store(held);
+			if (held->text_len == sizeof(NarExpectation))
+				held->state = HELD_UNCHECKED;
+			else
+				writer_store(held);
 			break;
 		case JOB_PUBLISH:
 			prepare_narinfo(held);

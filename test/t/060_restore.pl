@@ -20,7 +20,7 @@ sub made
 }
 
 # What is to be the same after a restore; each has rows.
-my @tables = qw(cache divergence event key quota root root_source token trash
+my @tables = qw(cache divergence event file_source key quota root root_source token trash
 	valid_path);
 
 my $keys = PostgreSQL::Test::Utils::tempdir . '/keys';
@@ -58,6 +58,8 @@ $from->safe_psql('postgres', <<~END);
 # Roots of every kind.
 $from->safe_psql('postgres', <<~END);
 	SELECT narinfo.set_quota('team', 'live', 1000000000);
+	SELECT narinfo.add_file_source('http://a.example:80/x', 7, 'second');
+	SELECT narinfo.add_file_source('https://[::1]:8080', cache => NULL);
 	SELECT narinfo.pin('top', '$top_path', 'team', 'live', 'infinity',
 		keep_last => 3, keep_for => '1 month 2 days 3.5 seconds');
 	SELECT narinfo.pin('next', '/nix/store/${\ ('0' x 31)}3-n', wanted => true,

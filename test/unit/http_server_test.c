@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "http/client.h"
+#include "http/growth.h"
 #include "http_test.h"
 
 static int	port;
@@ -27,6 +28,8 @@ static char *large_file;		/* what replies to /file send */
 static size_t large_size;
 static int	file_length;		/* what replies to /short pretend */
 static HttpRequest *held;		/* the request for /hold */
+static HttpGrowth *growth;		/* of what replies to /growing send */
+static int	growing = -1;		/* the file of it */
 
 static HttpServer *
 start(const HttpLimits *limits)
@@ -73,6 +76,12 @@ answer(HttpRequest *req)
 		if (reply.fd < 0 || write(reply.fd, large_file, large_size) < 0)
 			abort();
 		reply.length = span_is(path, "/file") ? (off_t) large_size : file_length;
+	}
+	if (span_is(path, "/growing"))
+	{
+		reply.fd = dup(growing);
+		reply.length = (off_t) large_size;
+		reply.growth = growth;
 	}
 	if (span_is(path, "/hold"))
 	{
@@ -345,6 +354,96 @@ test_files(void)
 	ok(open_connections(server) == 0 && server->env.pool.lent == 0,
 	   "all gone");
 	http_server_free(server);
+	free(large_file);
+}
+
+/* So much of the file is there. */
+static void
+grow(HttpServer *server, size_t size, HttpGrowthState state)
+{
+	off_t		there = lseek(growing, 0, SEEK_END);
+
+	if (there < (off_t) size &&
+		write(growing, large_file + there, size - (size_t) there) < 0)
+		abort();
+	http_growth_set(growth, (off_t) size, state);
+	settle(server);
+}
+
+static void
+begin_growing(void)
+{
+	char		name[] = "/tmp/http_testXXXXXX";
+
+	growing = mkstemp(name);
+	unlink(name);
+	growth = http_growth_create();
+	if (growing < 0 || growth == NULL)
+		abort();
+}
+
+static void
+end_growing(void)
+{
+	http_growth_release(growth);
+	close(growing);
+}
+
+static void
+test_growing(void)
+{
+	HttpServer *server = start(&default_limits);
+	int			fd = connect_to(server);
+	int			other = connect_to(server);
+	char	   *reply;
+
+	large_size = 100000;
+	large_file = malloc(large_size);
+	memset(large_file, 'g', large_size);
+	begin_growing();
+	say(server, fd, GET("/growing") HOST "\r\n" GET("/a") HOST "\r\n");
+	reply = read_reply(server, fd, OUTPUT_SIZE);
+	ok(strstr(reply, "Content-Length: 100000\r\n") != NULL && !ended &&
+	   strcmp(strstr(reply, "\r\n\r\n"), "\r\n\r\n") == 0,
+	   "the head of a file that grows comes at once");
+	grow(server, 60000, HTTP_GROWTH_COMING);
+	read_reply(server, fd, OUTPUT_SIZE);
+	ok(reply_size == 60000, "then what is there");
+	grow(server, 100000, HTTP_GROWTH_COMING);
+	read_reply(server, fd, OUTPUT_SIZE);
+	ok(reply_size == 39999, "but for the last byte");
+	say(server, other, GET("/growing") HOST "\r\n");
+	reply = read_reply(server, other, OUTPUT_SIZE);
+	ok(strlen(strstr(reply, "\r\n\r\n") + 4) == 99999,
+	   "which another is not sent, either");
+	grow(server, 100000, HTTP_GROWTH_GOOD);
+	reply = read_reply(server, fd, OUTPUT_SIZE);
+	ok(strncmp(reply, "gHTTP/1.1 200", 13) == 0,
+	   "it comes when the file is good, and the reply behind it");
+	reply = read_reply(server, other, OUTPUT_SIZE);
+	ok(strcmp(reply, "g") == 0, "to the other, too");
+	end_growing();
+
+	begin_growing();
+	say(server, fd, GET("/growing") HOST "\r\n");
+	say(server, other, GET("/growing") HOST "\r\n");
+	grow(server, 100000, HTTP_GROWTH_COMING);
+	close(other);
+	settle(server);
+	read_reply(server, fd, 99999);
+	grow(server, 100000, HTTP_GROWTH_FAILED);
+	read_reply(server, fd, OUTPUT_SIZE);
+	ok(ended && reply_size < 1000, "a wrong one is cut before its end");
+	ok(open_connections(server) == 0, "with all who were sent it");
+	end_growing();
+	close(fd);
+
+	begin_growing();
+	fd = connect_to(server);
+	say(server, fd, GET("/growing") HOST "\r\n");
+	http_server_free(server);
+	end_growing();
+	close(fd);
 	free(large_file);
 }
 
@@ -697,6 +796,7 @@ main(void)
 	signal(SIGPIPE, SIG_IGN);
 	test_server();
 	test_files();
+	test_growing();
 	test_many_files();
 	test_timeouts();
 	test_connection_limits();
