@@ -303,7 +303,6 @@ begin_round(Fetch *fetch)
 	fetch->look.has_size = fetch->file.has_size;
 	fetch->look.size = fetch->file.size;
 	fetch->sink.length = 0;
-	fetch->sink.behind = 0;
 	tell(fetch, CLAIM_ASKING, true);
 	fetch->sender = -1;
 	fetch->mixed = false;
