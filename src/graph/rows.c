@@ -87,7 +87,7 @@ is_of(Datum datum, const char *cache, size_t len)
 /*
  * Memory answers far slower than we read: what will be read of a page's rows,
  * their beginnings and their ends, is asked for when the first of them comes.
- * The page is pinned; a line pointer that changes meanwhile is but a bad guess.
+ * The page is pinned; a line pointer that changes meanwhile is a bad guess.
  */
 static void
 prefetch_page(TupleTableSlot *slot, Buffer *latest)

@@ -43,7 +43,8 @@ sub prepare_rows
 	sql(q{SELECT narinfo.add_root_source('bench',
 		'SELECT path FROM public.gc_roots') WHERE NOT EXISTS (
 			SELECT FROM narinfo.root_source WHERE name = 'bench')});
-	sql('ANALYZE narinfo.valid_path');
+	# as a site's autovacuum leaves it
+	sql('VACUUM ANALYZE narinfo.valid_path');
 }
 
 # ---- marking
@@ -111,6 +112,7 @@ sub compare_with_recursion
 
 sub run_mark
 {
+	cluster_anywhere();
 	my (@ms, @rows);
 	for my $rows (@sizes)
 	{

@@ -317,7 +317,7 @@ ok(poll_until(sub { !glob "$base/files/nar/.incoming/*" }),
 is(contents(), $held, 'nothing has changed');
 
 # A large one goes by a writer, for that takes long.
-my $jobs = sql('SELECT sum(jobs) FROM stat_workers');
+my $jobs = sql('SELECT sum(jobs) FROM narinfo.stat_workers');
 $socket = http_connect($port);
 print $socket "PUT /$two->{file} HTTP/1.1\r\nHost: h\r\n"
 	. "Authorization: Bearer $token\r\nContent-Length: 30000000\r\n\r\n";
@@ -327,7 +327,7 @@ ok(poll_until(sub { grep { -s $_ == 20_000_000 }
 close $socket;
 ok(poll_until(sub { !glob "$base/files/nar/.incoming/*" }),
 	'cut off, that goes, too');
-ok(poll_until(sub { sql('SELECT sum(jobs) FROM stat_workers') > $jobs }),
+ok(poll_until(sub { sql('SELECT sum(jobs) FROM narinfo.stat_workers') > $jobs }),
 	'and a writer did it');
 is(contents(), $held, 'nothing has changed');
 
