@@ -18,6 +18,7 @@
 #include "graph/root.h"
 #include "nar/root.h"
 #include "serve/serve.h"
+#include "sites/sites.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -32,6 +33,7 @@ _PG_init(void)
 	dense_init();
 	root_init();
 	nar_init();
+	sites_init();
 	serve_init();
 	worker_init();
 

@@ -27,7 +27,9 @@ typedef enum ProgressCommand
 	PROGRESS_CHECKPOINT = 4,
 	PROGRESS_GC_PLAN = 5,
 	PROGRESS_GC_RUN = 6,
-	PROGRESS_CHECK_FILES = 9
+	PROGRESS_CHECK_FILES = 9,
+	PROGRESS_JOIN = 20,
+	PROGRESS_REPOINT = 21
 } ProgressCommand;
 
 typedef enum ProgressPhase
@@ -41,7 +43,9 @@ typedef enum ProgressPhase
 	PROGRESS_STORING = 7,
 	PROGRESS_REMOVING = 8,
 	PROGRESS_FILES = 9,
-	PROGRESS_NARINFOS = 10
+	PROGRESS_NARINFOS = 10,
+	PROGRESS_COPYING = 20,
+	PROGRESS_PROVING = 21
 } ProgressPhase;
 
 extern void progress_start(ProgressCommand command, Oid relation);

@@ -33,6 +33,7 @@
 #include "utils/memutils.h"
 
 #include "base/narinfo.h"
+#include "cache/node.h"
 #include "nar/gzip.h"
 #include "nar/store.h"
 #include "serve/auth.h"
@@ -276,6 +277,14 @@ route_put(HttpRequest *req, const CacheInfo *cache, PutKind kind, Span what,
 
 	if (auth_request(req, cache, AUTH_PUSH, reply) != AUTH_GRANTED)
 		return;
+	if (node_state() == NODE_MIRROR)
+	{
+		const char *detail = node_mirror_detail();
+
+		put_reply(reply, 403, psprintf("this site is a mirror. %s",
+									   detail ? detail : ""));
+		return;
+	}
 	if (nar_file_root[0] == '\0')
 	{
 		put_reply(reply, 405, "this server has no files");
