@@ -142,6 +142,7 @@ unknown_refs(const CacheChanges *cache, hashset_hash *refs, uint64 *n)
 	hashset_start_iterate(refs, &iterator);
 	while ((entry = hashset_iterate(refs, &iterator)) != NULL)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (known_has(cache->known, entry->key.bytes))
 			continue;
 		if (published == NULL)
