@@ -84,6 +84,12 @@ extern char *cache_default_name;
 extern const CacheCatalog *cache_catalog(void);
 
 /*
+ * The same for workers: the extension is not dropped before the end of this
+ * transaction.  Waits for who is about to drop it (lock_timeout holds).
+ */
+extern const CacheCatalog *cache_catalog_hold(void);
+
+/*
  * The cache of this name; false if there is none.  Needs a transaction and a
  * snapshot.  Remembered by each process until a row of narinfo.cache
  * changes, so it costs a hash lookup.  "main" is always found as long as the

@@ -13,7 +13,11 @@
 #include "cache/cache.h"
 
 #include "catalog/namespace.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -94,4 +98,22 @@ cache_catalog(void)
 	catalog.store_hash_array_type = get_array_type(catalog.store_hash_type);
 	catalog.store_path_array_type = get_array_type(catalog.store_path_type);
 	return &catalog;
+}
+
+const CacheCatalog *
+cache_catalog_hold(void)
+{
+	for (;;)
+	{
+		Oid			extension = get_extension_oid("pg_narinfo", true);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!OidIsValid(extension))
+			return NULL;
+		LockDatabaseObject(ExtensionRelationId, extension, 0, AccessShareLock);
+		if (get_extension_oid("pg_narinfo", true) == extension)
+			return cache_catalog();
+		UnlockDatabaseObject(ExtensionRelationId, extension, 0,
+							 AccessShareLock);
+	}
 }

@@ -32,6 +32,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
+#include "cache/cache.h"
 #include "cache/node.h"
 #include "cache/transfer.h"
 #include "compat.h"
@@ -383,7 +384,7 @@ turn(Stage stage)
 {
 	bool		primary;
 
-	if (!may_remove(&primary))
+	if (cache_catalog_hold() == NULL || !may_remove(&primary))
 		return stage == STAGE_IDLE ? STAGE_IDLE : end_run();
 	switch (stage)
 	{

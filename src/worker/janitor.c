@@ -89,7 +89,7 @@ read_caches(MemoryContext context)
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (cache_catalog() != NULL && !node_is_restoring())
+	if (cache_catalog_hold() != NULL && !node_is_restoring())
 	{
 		if (SPI_connect() != SPI_OK_CONNECT ||
 			SPI_execute(caches_query, true, 0) != SPI_OK_SELECT)
@@ -116,7 +116,7 @@ follow(const char *cache)
 	int64		n = 0;
 
 	StartTransactionCommand();
-	if (cache_catalog() != NULL)
+	if (cache_catalog_hold() != NULL)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		n = referrer_follow(cache, BATCH);
@@ -133,7 +133,7 @@ cut(const char *cache)
 	int64		n = 0;
 
 	StartTransactionCommand();
-	if (cache_catalog() != NULL)
+	if (cache_catalog_hold() != NULL)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		n = retention_follow(cache, CUT_BATCH);
@@ -152,7 +152,7 @@ prune(const char *cache)
 	/* what has expired by now() */
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
-	if (cache_catalog() != NULL && node_state() == NODE_PRIMARY)
+	if (cache_catalog_hold() != NULL && node_state() == NODE_PRIMARY)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		n = root_prune(cache);
@@ -175,7 +175,7 @@ sample(const char *cache)
 	{
 		SetCurrentStatementStartTimestamp();
 		StartTransactionCommand();
-		if (cache_catalog() != NULL && !RecoveryInProgress())
+		if (cache_catalog_hold() != NULL && !RecoveryInProgress())
 		{
 			PushActiveSnapshot(GetTransactionSnapshot());
 			(void) usage_follow(cache);
@@ -200,7 +200,7 @@ static void
 write_divergence(void)
 {
 	StartTransactionCommand();
-	if (cache_catalog() != NULL)
+	if (cache_catalog_hold() != NULL)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		divergence_write_waiting();

@@ -165,6 +165,38 @@ is(status("/$hash.narinfo"), 404, 'and empty');
 load();
 is(status("/$hash.narinfo"), 200, 'and full');
 
+# ---- dropped while the janitor waits for one of its locks
+
+for my $round (1 .. 3)
+{
+	$offset = -s $node->logfile;
+	sql(q{
+		BEGIN;
+		DROP EXTENSION pg_narinfo CASCADE;
+		DO $$
+		DECLARE
+			janitor int := (SELECT pid FROM pg_stat_activity
+				WHERE backend_type = 'pg_narinfo janitor');
+		BEGIN
+			FOR i IN 1 .. 10000 LOOP
+				IF EXISTS (SELECT FROM pg_locks
+					WHERE pid = janitor AND NOT granted)
+				THEN
+					RETURN;
+				END IF;
+				PERFORM pg_sleep(0.001);
+			END LOOP;
+			RAISE 'the janitor waits for nothing';
+		END $$;
+		COMMIT;
+		CREATE EXTENSION pg_narinfo;
+	});
+	load();
+	sleep 1;
+	ok(!$node->log_contains(qr/ERROR: |exited with exit code/, $offset),
+		"dropped while the janitor waits, time $round: no error");
+}
+
 # ---- created and dropped again and again, while it is asked
 
 my $worst = 0;
