@@ -32,7 +32,8 @@ our @EXPORT = qw(
 	rounds median
 	compare bar busy info table_print progress slurp spawn end_process memory
 	bare
-	descriptors children processors can_go_first place warm narinfo_files
+	descriptors children processors can_go_first on_client place warm
+	narinfo_files
 	narinfo_files_in_memory nar_file keep_in_memory
 );
 
@@ -123,6 +124,12 @@ sub on_cpu
 {
 	my ($cpu, @command) = @_;
 	return defined $cpu ? ('taskset', '-c', $cpu, @command) : @command;
+}
+
+# Of a client: what it runs must not take the server's processor.
+sub on_client
+{
+	return on_cpu($client_cpu, @_);
 }
 
 # Starts a program that ends with us; its output goes to a file, if one is
@@ -673,7 +680,7 @@ sub crowd_drain
 {
 	my ($server, $path, $count) = @_;
 	my $before = spent_before($server);
-	my @command = on_cpu($client_cpu, "$programs/crowd", 'drain',
+	my @command = on_client("$programs/crowd", 'drain',
 		$server->{port}, $path, $count, $seconds);
 	open my $out, '-|', @command or die "crowd: $!\n";
 	my $text = <$out> // '';
@@ -690,7 +697,7 @@ sub crowd_drain
 # processes of its own beside the server's.
 sub push_command
 {
-	return ("$programs/push", @_);
+	return on_client("$programs/push", @_);
 }
 
 # One run of it; "words" is what it prints.

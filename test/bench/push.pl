@@ -136,7 +136,7 @@ sub beside
 	setting(check_nars => undef);
 	my $walk = paths_file('walk 200000');
 	my @asks = (connections => 16, delay => 10, first => 1);
-	my %result;
+	my (%result, @published);
 
 	keep_in_memory('narinfo.valid_path');
 	for my $round (1 .. $rounds)
@@ -147,12 +147,16 @@ sub beside
 			spawn('small', "$dir/small.out", push_command('small',
 				$ours->{port}, $token, 25, $seconds + 4,
 				next_seed())),
-			spawn('big', "$dir/big.out", 'sh', '-c', 'while :; do ' .
+			spawn('big', "$dir/big.out", on_client('sh', '-c', 'while :; do ' .
 				join(' ', map { "'$_'" } push_command('file', $ours->{port},
 					$token, "/nar/$hash.nar", $nar)) .
-				" || exit 1; rm -f '$file_root/nar/$hash.nar'; done"));
+				" || exit 1; rm -f '$file_root/nar/$hash.nar'; done")));
 		select undef, undef, undef, 1;
+		my ($events, $begin) = (sql(q{SELECT narinfo.last_event('main')}),
+			time);
 		push @{ $result{pushing} }, wrk($ours, $walk, @asks);
+		push @published, (sql(q{SELECT narinfo.last_event('main')}) - $events)
+			/ (time - $begin);
 		for (@load)
 		{
 			die "a client ended early: see $dir/small.out, $dir/big.out\n"
@@ -166,6 +170,7 @@ sub beside
 	compare("GET p99, 1 GB and 25 connections pushing", \%result,
 		pushing => 'idle', 'p99', most => 2);
 	compare("GET p50, the same", \%result, pushing => 'idle', 'p50');
+	info('small paths published meanwhile', '1/s', median(@published));
 	return;
 }
 
