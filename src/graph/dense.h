@@ -1,18 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * dense.h
- *	  The graph of one cache in memory: its paths as numbers from 0 on, in the
- *	  order of their hashes, and the references of each as such numbers.
+ *	  The graph of one cache in memory: its paths as numbers from 0 on, in
+ *	  about the order of the table, and the references of each as such numbers.
  *
  *		for a path:	hash						20 bytes
  *					where its references are	 8
- *					nar size, file size			12
+ *					nar size, file size			10
  *					when it was published		 8
- *					share of the table of beginnings, at most 2
+ *					slots to find it by			 5
  *		for an edge:							 4
  *
- * That leaves 10 bytes a path, of the 60 that are promised, for those who
+ * That leaves 9 bytes a path, of the 60 that are promised, for those who
  * walk: marks, queues and counts are made by dense_array(), which counts them.
+ * While it is read, what is referred to and has no row takes as much as what
+ * has one.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -44,7 +46,7 @@ typedef struct DenseEstimate
 	double		edges;
 	double		bytes;
 	double		share;			/* of the table that is of this cache */
-	bool		is_bound;		/* the index knows nothing: of all caches */
+	bool		is_bound;		/* nobody knows: of all caches */
 } DenseEstimate;
 
 extern void dense_estimate(const char *cache, DenseEstimate *estimate);
@@ -78,7 +80,7 @@ extern const uint8 *dense_hash(const Dense *dense, uint32 path);
 /* The references of a path, n of them; they live as long as the graph. */
 extern const uint32 *dense_refs(const Dense *dense, uint32 path, uint32 *n);
 
-/* Bytes; those of 2^48 and more are cut off there. */
+/* Bytes; those of 2^40 and more are cut off there. */
 extern int64 dense_nar_size(const Dense *dense, uint32 path);
 extern int64 dense_file_size(const Dense *dense, uint32 path);
 
@@ -108,5 +110,12 @@ extern Size dense_memory(const Dense *dense);
  */
 extern uint32 dense_mark(const Dense *dense, uint32 path, uint8 bit,
 						 uint8 *marks, uint32 *queue);
+
+/*
+ * The same from many paths at once: the first n of the queue, which have the
+ * bit already, each once.  Faster than one after the other.
+ */
+extern uint32 dense_walk(const Dense *dense, uint8 bit, uint8 *marks,
+						 uint32 *queue, uint32 n);
 
 #endif							/* NARINFO_GRAPH_DENSE_H */

@@ -76,7 +76,11 @@ is_older(const Ordering *order, uint32 a, uint32 b)
 	TimestampTz one = dense_when(order->dense, a);
 	TimestampTz other = dense_when(order->dense, b);
 
-	return one < other || (one == other && a < b);
+	if (one != other)
+		return one < other;
+	/* numbers are in no certain order: a plan is to be the same again */
+	return memcmp(dense_hash(order->dense, a), dense_hash(order->dense, b),
+				  STORE_HASH_LEN) < 0;
 }
 
 static void

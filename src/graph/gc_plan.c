@@ -103,6 +103,7 @@ typedef struct Planning
 	Dense	   *dense;
 	uint8	   *marks;
 	uint32	   *queue;
+	uint32		queued;
 	int64		roots;
 	int64		valid_roots;
 	Count		counts[NREASONS];
@@ -218,6 +219,24 @@ gc_refuse_no_roots(const char *cache, int64 roots)
  *-------------------------------------------------------------------------
  */
 
+/* For the next dense_walk() with this bit. */
+static void
+queue_path(Planning *planning, uint32 path, uint8 bit)
+{
+	if (planning->marks[path] & bit)
+		return;
+	planning->marks[path] |= bit;
+	planning->queue[planning->queued++] = path;
+}
+
+static void
+walk_queue(Planning *planning, uint8 bit)
+{
+	(void) dense_walk(planning->dense, bit, planning->marks, planning->queue,
+					  planning->queued);
+	planning->queued = 0;
+}
+
 static void
 mark_root(void *arg, const uint8 *hash, const char *name)
 {
@@ -229,8 +248,7 @@ mark_root(void *arg, const uint8 *hash, const char *name)
 	if (path == DENSE_NONE)
 		return;
 	planning->valid_roots++;
-	(void) dense_mark(planning->dense, path, MARK_ROOT, planning->marks,
-					  planning->queue);
+	queue_path(planning, path, MARK_ROOT);
 }
 
 static void
@@ -240,6 +258,7 @@ mark_roots(Planning *planning)
 	if (planning->roots == 0 ||
 		(planning->valid_roots == 0 && dense_count(planning->dense) > 0))
 		gc_refuse_no_roots(planning->cache.name, planning->roots);
+	walk_queue(planning, MARK_ROOT);
 }
 
 static void
@@ -305,9 +324,9 @@ mark_young(Planning *planning)
 		if (dense_when(planning->dense, path) < planning->cutoff)
 			continue;
 		planning->marks[path] |= MARK_YOUNG;
-		(void) dense_mark(planning->dense, path, MARK_NEEDED,
-						  planning->marks, planning->queue);
+		queue_path(planning, path, MARK_NEEDED);
 	}
+	walk_queue(planning, MARK_NEEDED);
 }
 
 /*-------------------------------------------------------------------------

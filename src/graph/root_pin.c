@@ -178,7 +178,7 @@ get_paths(FunctionCallInfo fcinfo, int path_number, int array_number,
 		  Pinning *pinning)
 {
 	ArrayType  *array = PG_ARGISNULL(array_number) ? NULL :
-		PG_GETARG_ARRAYTYPE_P(array_number);
+	PG_GETARG_ARRAYTYPE_P(array_number);
 	Datum	   *elements = NULL;
 	bool	   *nulls = NULL;
 	int			n = 0;

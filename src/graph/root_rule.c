@@ -227,7 +227,7 @@ static char *
 describe_holder(const char *owner, const char *environment)
 {
 	const char *who = owner[0] == '\0' ? "all owners" :
-		psprintf("\"%s\"", owner);
+	psprintf("\"%s\"", owner);
 
 	return environment[0] == '\0' ? pstrdup(who) :
 		psprintf("%s in environment \"%s\"", who, environment);

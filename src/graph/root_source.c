@@ -72,6 +72,7 @@ static const struct
 	const char *kind;
 	const char *query;
 }			predicates[] = {
+
 	{"content_addressed",
 		"SELECT v.hash FROM narinfo.valid_path AS v WHERE v.cache = $1 "
 	"AND narinfo.ca(v.info) IS NOT NULL"},
@@ -186,7 +187,7 @@ result_type(TupleDesc desc)
 {
 	const CacheCatalog *catalog = cache_catalog();
 	Oid			type = desc->natts == 1 ?
-		getBaseType(TupleDescAttr(desc, 0)->atttypid) : InvalidOid;
+	getBaseType(TupleDescAttr(desc, 0)->atttypid) : InvalidOid;
 
 	if (type != catalog->store_path_type && type != catalog->store_hash_type &&
 		type != TEXTOID && type != VARCHAROID)

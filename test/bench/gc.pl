@@ -43,8 +43,12 @@ sub prepare_rows
 	sql(q{SELECT narinfo.add_root_source('bench',
 		'SELECT path FROM public.gc_roots') WHERE NOT EXISTS (
 			SELECT FROM narinfo.root_source WHERE name = 'bench')});
-	# as a site's autovacuum leaves it
+	# as a site's autovacuum leaves it, when all that loading began is done
 	sql('VACUUM ANALYZE narinfo.valid_path');
+	sleep 0.5 until sql(q{SELECT coalesce((SELECT seq FROM
+		narinfo.referrer_state WHERE cache = 'main'), 0)
+		>= narinfo.last_event('main')}) eq 't';
+	sql('CHECKPOINT');
 }
 
 # ---- marking
