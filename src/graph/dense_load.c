@@ -48,9 +48,10 @@ reserve_refs(Dense *dense, uint32 n)
 					 errmsg("cache \"%s\" has more references than can be counted",
 							dense->cache)));
 		if (dense->nchunks % 64 == 0)
-			dense->chunks = dense_resize(dense, dense->chunks,
-										 sizeof(uint32 *) * dense->nchunks,
-										 sizeof(uint32 *) * (dense->nchunks + 64));
+			dense->chunks =
+				dense_resize(dense, dense->chunks,
+							 sizeof(uint32 *) * dense->nchunks,
+							 sizeof(uint32 *) * (dense->nchunks + 64));
 		dense->chunks[dense->nchunks++] =
 			dense_resize(dense, NULL, 0, sizeof(uint32) * size);
 		dense->chunk_size = (uint32) size;

@@ -19,7 +19,8 @@
 
 #include "graph/dense.h"
 
-#include "types/operators.h"
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 /*
  * Where references are: 20 bits of the place in the chunk, 19 of the chunk,
@@ -82,7 +83,7 @@ extern void dense_refuse_memory(const char *cache, double bytes,
 static inline uint64
 dense_key(const Dense *dense, const uint8 *hash)
 {
-	return hash_bytes_xxh3(hash, STORE_HASH_LEN, dense->seed);
+	return XXH3_64bits_withSeed(hash, STORE_HASH_LEN, dense->seed);
 }
 
 /* Room for so many paths, at least; PATHS_MAX at most. */

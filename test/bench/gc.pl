@@ -44,7 +44,7 @@ sub prepare_rows
 		'SELECT path FROM public.gc_roots') WHERE NOT EXISTS (
 			SELECT FROM narinfo.root_source WHERE name = 'bench')});
 	# as a site's autovacuum leaves it, when all that loading began is done
-	sql('VACUUM ANALYZE narinfo.valid_path');
+	sql("VACUUM ANALYZE $_") for qw(narinfo.valid_path public.gc_roots);
 	sleep 0.5 until sql(q{SELECT coalesce((SELECT seq FROM
 		narinfo.referrer_state WHERE cache = 'main'), 0)
 		>= narinfo.last_event('main')}) eq 't';
