@@ -74,9 +74,10 @@ CHECKER_LIBS = -larchive -lbrotlidec -lgcrypt
 # ours to judge, hence -isystem (which also wins over PGXS's -I of the same
 # directory).  -Bsymbolic: PostgreSQL loads modules RTLD_GLOBAL, and a call of
 # ours must not end in a function of the same name in somebody else's.
-PG_CPPFLAGS = -Isrc -isystem $(includedir_server) $(LLHTTP_CPPFLAGS)
+PG_CPPFLAGS = -Isrc -isystem $(includedir_server) \
+	-isystem $(libpq_srcdir) $(LLHTTP_CPPFLAGS)
 PG_CFLAGS = -std=gnu11 -Wall -Wextra
-SHLIB_LINK = -Wl,-Bsymbolic $(LLHTTP_LIBS) $(CRYPTO_LIBS) -lz -lcurl
+SHLIB_LINK = -Wl,-Bsymbolic $(LLHTTP_LIBS) $(CRYPTO_LIBS) -lz -lcurl $(libpq)
 
 # No bitcode for PostgreSQL's JIT: it would need clang, and gains nothing here.
 override with_llvm = no

@@ -19,6 +19,7 @@
 #include "graph/root.h"
 #include "nar/root.h"
 #include "serve/serve.h"
+#include "sites/sites.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;
@@ -33,6 +34,7 @@ _PG_init(void)
 	dense_init();
 	root_init();
 	nar_init();
+	sites_init();
 	fetch_init();
 	serve_init();
 	worker_init();

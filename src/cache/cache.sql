@@ -202,13 +202,15 @@ CREATE VIEW stat_progress AS
 		CASE p.param11 WHEN 1 THEN 'import_cache' WHEN 2 THEN 'export_cache'
 			WHEN 3 THEN 'resign_cache' WHEN 4 THEN 'checkpoint_cache'
 			WHEN 5 THEN 'gc_plan' WHEN 6 THEN 'gc_run'
-			WHEN 9 THEN 'check_files'
+			WHEN 9 THEN 'check_files' WHEN 20 THEN 'join_site'
+			WHEN 21 THEN 'repoint'
 			END AS command,
 		CASE p.param12 WHEN 1 THEN 'reading' WHEN 2 THEN 'writing'
 			WHEN 3 THEN 'signing' WHEN 4 THEN 'loading'
 			WHEN 5 THEN 'marking' WHEN 6 THEN 'storing'
 			WHEN 7 THEN 'removing'
-			WHEN 8 THEN 'files' WHEN 9 THEN 'narinfos' END AS phase,
+			WHEN 8 THEN 'files' WHEN 9 THEN 'narinfos'
+			WHEN 20 THEN 'copying' WHEN 21 THEN 'proving' END AS phase,
 		p.param13 AS done,
 		nullif(p.param14, 0) AS total,
 		p.param3 AS narinfos,
@@ -224,8 +226,8 @@ COMMENT ON VIEW stat_progress IS
 'procedures that run now: what they do and how far they are';
 COMMENT ON COLUMN stat_progress.pid IS 'process';
 COMMENT ON COLUMN stat_progress.usename IS 'user';
-COMMENT ON COLUMN stat_progress.command IS 'import_cache, export_cache, resign_cache, checkpoint_cache, gc_plan, gc_run or check_files';
-COMMENT ON COLUMN stat_progress.phase IS 'reading files, writing or signing narinfos; loading paths, marking what is alive, storing the plan; removing paths; of check_files, looking at files or at narinfos';
+COMMENT ON COLUMN stat_progress.command IS 'import_cache, export_cache, resign_cache, checkpoint_cache, gc_plan, gc_run, check_files, join_site or repoint';
+COMMENT ON COLUMN stat_progress.phase IS 'reading files, writing or signing narinfos; loading paths, marking what is alive, storing the plan; removing paths; of check_files, looking at files or at narinfos; of join_site and repoint, copying rows, proving that they are equal';
 COMMENT ON COLUMN stat_progress.done IS 'files read or looked at, narinfos written or looked at, or paths, in this phase';
 COMMENT ON COLUMN stat_progress.total IS 'of how many, where that is known';
 COMMENT ON COLUMN stat_progress.narinfos IS 'narinfos that went in or out, were signed, or were compared with their files';

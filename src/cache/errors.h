@@ -42,4 +42,10 @@
 /* More of a cache would go than was said it may. */
 #define ERRCODE_NARINFO_TOO_MUCH	MAKE_SQLSTATE('N', 'I', '0', '0', '9')
 
+/* This server is a mirror: changes are for the primary. */
+#define ERRCODE_NARINFO_MIRROR		MAKE_SQLSTATE('N', 'I', '0', '1', '0')
+
+/* What a site has is not what its events tell of, or its primary has. */
+#define ERRCODE_NARINFO_UNEQUAL		MAKE_SQLSTATE('N', 'I', '0', '1', '1')
+
 #endif							/* NARINFO_CACHE_ERRORS_H */

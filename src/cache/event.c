@@ -39,6 +39,8 @@
 PG_FUNCTION_INFO_V1(event_refuse);
 PG_FUNCTION_INFO_V1(event_check_applied);
 
+bool		event_taking_rows = false;
+
 /* Rows that go in together. */
 #define BATCH 200
 
@@ -342,6 +344,32 @@ event_refuse(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Whoever writes in an epoch that is over is not the primary any more; and a
+ * copy of a mirror must not read on in that one's place.
+ */
+static void
+check_epoch(const char *cache, const EventPosition *last,
+			const EventPosition *next)
+{
+	int32		least = Max(last->epoch, node_least_epoch());
+	NodeState	state = node_state();
+
+	if (state == NODE_PRIMARY || state == NODE_FENCED)
+		ereport(ERROR,
+				(errcode(ERRCODE_NARINFO_FENCED),
+				 errmsg("this server takes no events by replication"),
+				 errdetail("It is %s, and no mirror.",
+						   state == NODE_PRIMARY ? "a primary" : "fenced")));
+	if (next->epoch < least)
+		ereport(ERROR,
+				(errcode(ERRCODE_NARINFO_FENCED),
+				 errmsg("event " INT64_FORMAT " of cache \"%s\" has epoch %d, "
+						"which is over", next->seq, cache, next->epoch),
+				 errdetail("This site has events of epoch %d, or has promised to follow it.",
+						   least)));
+}
+
+/*
  * What replication applies must follow what is here: a row trigger that fires
  * in replicas only.  The first event of a cache may have any number, since a
  * site may join when older ones are gone; the initial copy of the table comes
@@ -361,7 +389,7 @@ event_check_applied(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("event_check_applied() is a trigger function")));
-	if (am_tablesync_worker())
+	if (am_tablesync_worker() || event_taking_rows)
 		return PointerGetDatum(trigger->tg_trigtuple);
 	slot = trigger->tg_trigslot;
 	cache = TextDatumGetCString(slot_getattr(slot, EVENT_COLUMN_CACHE + 1,
@@ -370,8 +398,8 @@ event_check_applied(PG_FUNCTION_ARGS)
 	PushActiveSnapshot(GetLatestSnapshot());
 	event_read_last(cache, &last);
 	PopActiveSnapshot();
-	if (last.seq != 0 &&
-		(next.seq != last.seq + 1 || next.epoch < last.epoch))
+	check_epoch(cache, &last, &next);
+	if (last.seq != 0 && next.seq != last.seq + 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_NARINFO_BEHIND),
 				 errmsg("event " INT64_FORMAT " cannot follow event "

@@ -83,6 +83,12 @@ extern void event_read_position(TupleTableSlot *slot,
 /* The last event of a cache, as the active snapshot sees it. */
 extern void event_read_last(const char *cache, EventPosition *position);
 
+/*
+ * True while somebody writes events of another site as rows, and looks himself
+ * whether they follow ours: the trigger for replicas lets them pass.
+ */
+extern bool event_taking_rows;
+
 /* The number of the first event that is kept, 0 if there is none. */
 extern int64 event_first_seq(const char *cache);
 

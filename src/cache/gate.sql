@@ -54,7 +54,7 @@ CREATE FUNCTION event_check_applied() RETURNS trigger
 	LANGUAGE C;
 
 COMMENT ON FUNCTION event_check_applied() IS
-'trigger that stops replication at a gap in the numbers';
+'trigger that stops replication at a gap in the numbers, and at an event of an epoch that is over';
 
 CREATE TRIGGER check_applied BEFORE INSERT ON event
 	FOR EACH ROW EXECUTE FUNCTION event_check_applied();

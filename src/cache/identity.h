@@ -18,6 +18,9 @@ typedef struct Identity
 {
 	bool		there;			/* false: no row, all else is 0 */
 	bool		primary;
+	bool		consistent;
+	bool		named;			/* other sites know it */
+	int32		promised;
 	int32		epoch;
 	uint64		system_identifier;
 	TimeLineID	timeline;
@@ -35,6 +38,18 @@ extern void identity_lock(bool exclusive);
 
 /* Makes this server the one of the row, with this epoch. */
 extern void identity_write(int32 epoch);
+
+/*
+ * The same of an empty database that is to be a mirror, of this name; it is
+ * not consistent yet.
+ */
+extern void identity_write_mirror(int32 epoch, const char *site);
+
+/*
+ * A query that looks whether numbers and rows are as the events say: a row
+ * (name, problem or NULL, highest epoch, last number) for each cache.
+ */
+extern char *identity_integrity_query(void);
 
 /* Raises an error, "WHAT in the transaction that restores a dump". */
 extern void identity_forbid_dump(const char *what);

@@ -13,7 +13,7 @@
  *	 none		some			restoring: a dump, or a part of it
  *	 differs	-				fenced: a clone, an old backup, a standby
  *								that was promoted
- *	 matches	-				primary (or mirror)
+ *	 matches	-				primary, or mirror: see src/sites
  *
  * Only narinfo.start() (start.c) leads out of restoring and fenced: it looks
  * at everything first, and begins another epoch.
@@ -68,7 +68,10 @@ PG_FUNCTION_INFO_V1(narinfo_node_state);
 #define COLUMN_DATABASE				3
 #define COLUMN_ROLE					4
 #define COLUMN_EPOCH				5
-#define NCOLUMNS					5	/* that are read */
+#define COLUMN_PROMISED				8
+#define COLUMN_CONSISTENT			9
+#define NCOLUMNS					9
+#define COLUMN_SITE					7	/* the only one that may be NULL */
 
 typedef enum RestoreSetting
 {
@@ -90,6 +93,8 @@ static int	restore = RESTORE_AUTO;
 static Identity known;
 static Oid	known_rel;			/* the table it was read from */
 static bool known_valid = false;
+
+const char *(*node_mirror_detail) (void) = NULL;
 
 /* This transaction has written rows of a dump. */
 static bool took_dump = false;
@@ -131,8 +136,10 @@ read_row(TupleTableSlot *slot, Identity *identity)
 		bool		isnull;
 
 		values[i] = slot_getattr(slot, i, &isnull);
-		if (isnull)
+		if (isnull && i != COLUMN_SITE)
 			elog(ERROR, "a column of narinfo.node is null");
+		if (i == COLUMN_SITE)
+			identity->named = !isnull;
 	}
 	identity->there = true;
 	identity->system_identifier =
@@ -141,6 +148,8 @@ read_row(TupleTableSlot *slot, Identity *identity)
 	identity->database = DatumGetObjectId(values[COLUMN_DATABASE]);
 	identity->primary = is_primary(DatumGetObjectId(values[COLUMN_ROLE]));
 	identity->epoch = DatumGetInt32(values[COLUMN_EPOCH]);
+	identity->promised = DatumGetInt32(values[COLUMN_PROMISED]);
+	identity->consistent = DatumGetBool(values[COLUMN_CONSISTENT]);
 }
 
 /* With a snapshot of its own; see read_rows() of cache.c. */
@@ -194,16 +203,32 @@ identity_known(void)
 	return &known;
 }
 
-const char *
-node_primary_address(void)
-{
-	return NULL;
-}
-
 int32
 node_epoch(void)
 {
 	return identity_known()->epoch;
+}
+
+int32
+node_least_epoch(void)
+{
+	const Identity *identity = identity_known();
+
+	return Max(identity->epoch, identity->promised);
+}
+
+bool
+node_is_named(void)
+{
+	return identity_known()->named;
+}
+
+bool
+node_is_consistent(void)
+{
+	const Identity *identity = identity_known();
+
+	return !identity->there || identity->consistent;
 }
 
 /*-------------------------------------------------------------------------
@@ -294,6 +319,18 @@ narinfo_node_state(PG_FUNCTION_ARGS)
 }
 
 static void
+refuse_mirror(void)
+{
+	const char *detail = node_mirror_detail ? node_mirror_detail() : NULL;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_NARINFO_MIRROR),
+			 errmsg("this server is a mirror and does not publish"),
+			 detail ? errdetail("%s", detail) : 0,
+			 errhint("Publish at the primary.")));
+}
+
+static void
 refuse(NodeState state)
 {
 	switch (state)
@@ -309,13 +346,11 @@ refuse(NodeState state)
 			ereport(ERROR,
 					(errcode(ERRCODE_NARINFO_FENCED),
 					 errmsg("this server does not publish, since it is not the one that narinfo.node tells of"),
-					 errdetail("It is a copy, or was restored from a backup, or promoted."),
+					 errdetail("It is a copy, was restored from a backup, was promoted, or has left the site that it mirrored."),
 					 errhint("When the other one does not publish any more: SELECT narinfo.start()")));
 			break;
 		case NODE_MIRROR:
-			ereport(ERROR,
-					(errcode(ERRCODE_NARINFO_FENCED),
-					 errmsg("this server is a mirror and does not publish")));
+			refuse_mirror();
 			break;
 		default:
 			break;

@@ -55,14 +55,23 @@ extern void node_forget_transaction(void);
  */
 extern void node_require_publishing(void);
 
-/*
- * On a mirror: the URL at which its primary takes what is pushed; NULL if it
- * is not known.  Good until the transaction ends.
- */
-extern const char *node_primary_address(void);
-
 /* The epoch of what this server publishes. */
 extern int32 node_epoch(void);
+
+/* No event of a lower epoch is applied here any more. */
+extern int32 node_least_epoch(void);
+
+/* Do other sites know this server? */
+extern bool node_is_named(void);
+
+/* false while a mirror is filled for the first time. */
+extern bool node_is_consistent(void);
+
+/*
+ * What is said to who would change a mirror: the DETAIL of the error, palloc'd
+ * or constant.  The room that knows of sites sets it.
+ */
+extern const char *(*node_mirror_detail) (void);
 
 /*
  * The part of narinfo.start() that is about identity: checks what was

@@ -13,7 +13,10 @@ CREATE TABLE node (
 	database oid NOT NULL,
 	role node_role NOT NULL,
 	epoch integer NOT NULL,
-	since timestamptz NOT NULL
+	since timestamptz NOT NULL,
+	site text COLLATE "C",
+	promised integer NOT NULL DEFAULT 0,
+	consistent boolean NOT NULL DEFAULT true
 );
 
 CREATE UNIQUE INDEX node_one_row ON node ((true));
@@ -27,8 +30,15 @@ COMMENT ON COLUMN node.timeline IS
 COMMENT ON COLUMN node.database IS
 'OID of the database: another one in a copy of it';
 COMMENT ON COLUMN node.role IS 'whether it publishes';
-COMMENT ON COLUMN node.epoch IS 'epoch of the events that it writes';
+COMMENT ON COLUMN node.epoch IS
+'epoch of the events that it writes; of a mirror, that of the site that it follows when it began to';
 COMMENT ON COLUMN node.since IS 'when it began to be this';
+COMMENT ON COLUMN node.site IS
+'name of this site, once others know it; NULL: it is alone';
+COMMENT ON COLUMN node.promised IS
+'the highest epoch that this site has promised to follow: it applies no event of a lower one; 0: none';
+COMMENT ON COLUMN node.consistent IS
+'whether its caches are whole: false while a mirror is filled for the first time; until then nothing is served';
 
 -- Every process remembers the row.
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON node

@@ -27,7 +27,9 @@ typedef enum ProgressCommand
 	PROGRESS_CHECKPOINT = 4,
 	PROGRESS_GC_PLAN = 5,
 	PROGRESS_GC_RUN = 6,
-	PROGRESS_CHECK_FILES = 9
+	PROGRESS_CHECK_FILES = 9,
+	PROGRESS_JOIN = 20,
+	PROGRESS_REPOINT = 21
 } ProgressCommand;
 
 typedef enum ProgressPhase
@@ -40,7 +42,9 @@ typedef enum ProgressPhase
 	PROGRESS_STORING = 6,
 	PROGRESS_REMOVING = 7,
 	PROGRESS_FILES = 8,
-	PROGRESS_NARINFOS = 9
+	PROGRESS_NARINFOS = 9,
+	PROGRESS_COPYING = 20,
+	PROGRESS_PROVING = 21
 } ProgressPhase;
 
 extern void progress_start(ProgressCommand command, Oid relation);

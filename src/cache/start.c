@@ -45,8 +45,9 @@
  */
 
 /*
- * One row a cache: its name, what is wrong with it or NULL, and its highest
- * epoch.  Numbers need not begin with 1, since old events may have been cut.
+ * One row a cache: its name, what is wrong with it or NULL, its highest epoch
+ * and its last number.  Numbers need not begin with 1, since old events may
+ * have been cut.
  * Between the two parts stands where else caches are named.
  */
 static const char query_begin[] =
@@ -58,7 +59,7 @@ static const char query_begin[] =
 "'event %s, the last, has epoch %s, and another one %s', s.last, e.epoch, s.epoch) "
 "WHEN e.digest <> r.digest THEN format("
 "'its rows have digest %s, and event %s, the last, has %s', r.digest, s.last, e.digest) "
-"END, s.epoch "
+"END, s.epoch, s.last "
 "FROM (SELECT cache AS name FROM narinfo.event";
 
 static const char query_end[] =
@@ -93,21 +94,27 @@ look_at_row(HeapTuple row, TupleDesc desc, Looked *looked)
 	looked->caches = lappend(looked->caches, name);
 }
 
-/* The snapshot is the active one; SPI is connected, and keeps the result. */
-static void
-look_at_caches(Looked *looked)
+char *
+identity_integrity_query(void)
 {
 	StringInfoData query;
 
-	memset(looked, 0, sizeof(Looked));
-	initStringInfo(&looked->problems);
 	initStringInfo(&query);
 	appendStringInfoString(&query, query_begin);
 	for (int i = 0; i < gated_tables_count; i++)
 		appendStringInfo(&query, " UNION SELECT %s FROM narinfo.%s",
 						 gated_tables[i].cache_column, gated_tables[i].name);
 	appendStringInfoString(&query, query_end);
-	if (SPI_execute(query.data, true, 0) != SPI_OK_SELECT)
+	return query.data;
+}
+
+/* The snapshot is the active one; SPI is connected, and keeps the result. */
+static void
+look_at_caches(Looked *looked)
+{
+	memset(looked, 0, sizeof(Looked));
+	initStringInfo(&looked->problems);
+	if (SPI_execute(identity_integrity_query(), true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the events");
 	for (uint64 i = 0; i < SPI_processed; i++)
 		look_at_row(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, looked);
@@ -220,13 +227,32 @@ identity_write(int32 epoch)
 							  "pg_catalog.clock_timestamp()) "
 							  "ON CONFLICT ((true)) DO UPDATE "
 							  "SET system_identifier = $1, timeline = $2, "
-							  "database = $3, epoch = $4, since = excluded.since",
+							  "database = $3, role = 'primary', epoch = $4, "
+							  "since = excluded.since, consistent = true",
 							  lengthof(types), types, values, NULL, false,
 							  0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write narinfo.node");
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "could not disconnect from SPI");
 	PopActiveSnapshot();
+	CommandCounterIncrement();
+	cache_become_user(user);
+}
+
+void
+identity_write_mirror(int32 epoch, const char *site)
+{
+	Oid			type = TEXTOID;
+	Datum		value = CStringGetTextDatum(site);
+	CacheUser	user;
+
+	identity_write(epoch);
+	user = cache_become_owner();
+	if (SPI_execute_with_args("UPDATE narinfo.node SET role = 'mirror', "
+							  "site = $1, consistent = false",
+							  1, &type, &value, NULL, false,
+							  0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not write narinfo.node");
 	CommandCounterIncrement();
 	cache_become_user(user);
 }

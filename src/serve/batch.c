@@ -124,7 +124,7 @@ batch_restoring(void)
 {
 	batch_transaction();
 	opening = &caches_locked;
-	return node_is_restoring();
+	return node_is_restoring() || !node_is_consistent();
 }
 
 ServeResult

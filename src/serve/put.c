@@ -292,15 +292,15 @@ begin(HttpRequest *req, Upload *upload, Span what, HttpReply *reply)
 static bool
 refused_by_mirror(HttpReply *reply)
 {
-	const char *address;
+	const char *detail;
 
 	batch_transaction();
 	if (cache_catalog() == NULL || node_state() != NODE_MIRROR)
 		return false;
-	address = node_primary_address();
+	detail = node_mirror_detail ? node_mirror_detail() : NULL;
 	put_reply(reply, 403,
-			  psprintf("this site is a mirror: push to %s",
-					   address != NULL ? address : "its primary"));
+			  psprintf("this site is a mirror. %s",
+					   detail ? detail : "Push to its primary."));
 	return true;
 }
 

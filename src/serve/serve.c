@@ -31,6 +31,7 @@
 #include "utils/guc.h"
 
 #include "cache/lookup_memory.h"
+#include "cache/node.h"
 #include "nar/root.h"
 #include "serve/auth.h"
 #include "serve/route.h"
@@ -167,8 +168,9 @@ reply_unavailable(HttpReply *reply)
 void
 reply_restoring(HttpReply *reply)
 {
-	reply_text(reply, 503,
-			   "the database is being restored, until narinfo.start()\n",
+	reply_text(reply, 503, node_is_consistent() ?
+			   "the database is being restored, until narinfo.start()\n" :
+			   "this mirror is being filled\n",
 			   "Retry-After: 30\r\n" SERVE_NO_STORE);
 }
 

@@ -23,6 +23,7 @@
 
 #include "utils/memutils.h"
 
+#include "cache/node.h"
 #include "serve/auth.h"
 #include "serve/errand.h"
 #include "serve/route.h"
@@ -89,8 +90,8 @@ use_by_pusher(HttpRequest *req, const CacheInfo *cache, const uint8 *hashes,
 		reply_unavailable(reply);
 		return false;
 	}
-	if (use != NULL || n == 0 || !auth_may(req, cache, AUTH_PUSH) ||
-		job_room() == JOB_NEVER)
+	if (use != NULL || n == 0 || node_state() == NODE_MIRROR ||
+		!auth_may(req, cache, AUTH_PUSH) || job_room() == JOB_NEVER)
 		return true;
 
 	use = MemoryContextAllocZero(TopMemoryContext, offsetof(Use, hashes) +
@@ -116,7 +117,8 @@ use_paths(HttpRequest *req, const CacheInfo *cache, const uint8 *hashes,
 
 	if (!use_by_pusher(req, cache, hashes, n, reply))
 		return false;
-	if (http_request_data(req) != NULL || job_room() == JOB_NEVER)
+	if (http_request_data(req) != NULL || node_state() == NODE_MIRROR ||
+		job_room() == JOB_NEVER)
 		return true;
 	while (next < n)
 	{

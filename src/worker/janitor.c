@@ -11,6 +11,7 @@
  *							write what waits for narinfo.divergence
  *							remove, now and then, what is left of uploads
  *							remove files that no narinfo names any more
+ *							have the sites worker started, if there are others
  *							wait, longer each time that nothing was found
  *
  * It looks at the end of each event log, one index lookup a cache, rather than
@@ -80,7 +81,8 @@ static const char caches_query[] =
 
 /*
  * Of this transaction; NIL where the extension is not there.  While a dump is
- * being restored its events may come before their rows, so they wait.
+ * being restored, or a mirror filled, events may come before their rows, so
+ * they wait.
  */
 static List *
 read_caches(MemoryContext context)
@@ -89,7 +91,8 @@ read_caches(MemoryContext context)
 
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (cache_catalog_hold() != NULL && !node_is_restoring())
+	if (cache_catalog_hold() != NULL && !node_is_restoring() &&
+		node_is_consistent())
 	{
 		if (SPI_connect() != SPI_OK_CONNECT ||
 			SPI_execute(caches_query, true, 0) != SPI_OK_SELECT)
@@ -126,14 +129,14 @@ follow(const char *cache)
 	return n;
 }
 
-/* The same of removing; how many went. */
+/* The same of removing; how many went.  Mirrors are sent what is removed. */
 static int64
 cut(const char *cache)
 {
 	int64		n = 0;
 
 	StartTransactionCommand();
-	if (cache_catalog_hold() != NULL)
+	if (cache_catalog_hold() != NULL && node_state() != NODE_MIRROR)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		n = retention_follow(cache, CUT_BATCH);
@@ -243,6 +246,22 @@ sweep_uploads(void)
 	CommitTransactionCommand();
 }
 
+/* Has the worker of sites started, once others know this server. */
+static void
+start_sites_worker(void)
+{
+	bool		named;
+
+	StartTransactionCommand();
+	named = cache_catalog() != NULL && node_is_named();
+	CommitTransactionCommand();
+	if (!named ||
+		pg_atomic_exchange_u32(&worker_shared->sites_wanted, 1) != 0)
+		return;
+	pg_atomic_fetch_add_u32(&worker_shared->kicks, 1);
+	worker_wake(pg_atomic_read_u32(&worker_shared->launcher_pid));
+}
+
 /* Whether there was anything to do. */
 static bool
 work(MemoryContext context)
@@ -254,6 +273,7 @@ work(MemoryContext context)
 	bool		samples = usage_is_due();
 
 	MemoryContextReset(context);
+	start_sites_worker();
 	caches = read_caches(context);
 	foreach(cell, caches)
 	{

@@ -5,7 +5,8 @@
  *
  *	  postmaster --- starts, also after a crash ---> launcher
  *	  launcher	 --- registers, is told of their end ---> HTTP workers,
- *													  writers, janitor
+ *													  writers, janitor,
+ *													  sites worker
  *
  * It is connected to no database, so that it hinders nobody who wants to drop
  * one, but to the shared catalogs, so that it knows beforehand whether the
@@ -73,6 +74,7 @@ typedef struct Child
 static Child children[WORKER_SLOTS];
 static Child writers[WORKER_WRITER_MAX];
 static Child janitor;
+static Child sites;
 
 /* The addresses that workers have, and whether they were ever approved. */
 static char approved[WORKER_LISTEN_MAX] = "";
@@ -208,16 +210,16 @@ child_ended(const Child *child)
 	return status == BGWH_STOPPED;
 }
 
-/* The janitor has no slot: it serves nobody, and there is one. */
+/* One that has no slot, since it serves nobody, and there is one. */
 static void
-reap_janitor(void)
+reap_single(Child *child)
 {
-	if (janitor.handle == NULL || !child_ended(&janitor))
+	if (child->handle == NULL || !child_ended(child))
 		return;
-	if (!janitor.leaving)
+	if (!child->leaving)
 		back_off();
-	pfree(janitor.handle);
-	memset(&janitor, 0, sizeof(janitor));
+	pfree(child->handle);
+	memset(child, 0, sizeof(Child));
 }
 
 static void
@@ -286,7 +288,8 @@ reap(void)
 	bool		died = false;
 	bool		died_young = false;
 
-	reap_janitor();
+	reap_single(&janitor);
+	reap_single(&sites);
 	reap_writers();
 
 	for (int i = 0; i < WORKER_SLOTS; i++)
@@ -340,15 +343,21 @@ retire(int surplus)
 	}
 }
 
+static void
+terminate_single(Child *child)
+{
+	if (child->handle == NULL)
+		return;
+	child->leaving = true;
+	TerminateBackgroundWorker(child->handle);
+}
+
 /* narinfo.stop(), or our own end: those that retire have to hurry, too. */
 static void
 terminate_all(void)
 {
-	if (janitor.handle != NULL)
-	{
-		janitor.leaving = true;
-		TerminateBackgroundWorker(janitor.handle);
-	}
+	terminate_single(&janitor);
+	terminate_single(&sites);
 	end_writers(WORKER_WRITER_MAX);
 	for (int i = 0; i < WORKER_SLOTS; i++)
 	{
@@ -580,7 +589,8 @@ start(Child *child, const char *kind, int number,
 	child->handle = NULL;
 	trouble("there is no room for another background worker",
 			"Raise \"max_worker_processes\" by the number of HTTP "
-			"workers and writer workers, and two.");
+			"workers and writer workers, and two; with other sites, "
+			"three.");
 	return false;
 }
 
@@ -635,6 +645,21 @@ start_janitor(void)
 		start(&janitor, "janitor", 0, BgWorkerStart_RecoveryFinished);
 }
 
+/* Only where there are other sites, as the janitor has seen. */
+static bool
+sites_missing(void)
+{
+	return pg_atomic_read_u32(&worker_shared->sites_wanted) != 0 &&
+		sites.handle == NULL;
+}
+
+static bool
+start_sites(void)
+{
+	return !sites_missing() ||
+		start(&sites, "sites", 0, BgWorkerStart_RecoveryFinished);
+}
+
 static bool
 start_writers(void)
 {
@@ -669,7 +694,7 @@ http_work_left(void)
 static bool
 work_left(void)
 {
-	return http_work_left() || janitor.handle == NULL ||
+	return http_work_left() || janitor.handle == NULL || sites_missing() ||
 		writing() < worker_writer_workers;
 }
 
@@ -699,7 +724,8 @@ work(void)
 			 (slots_used() == 0 || strcmp(approved, worker_listen) != 0) &&
 			 !approve_addresses())
 		back_off();
-	else if (!start_missing() || !start_janitor() || !start_writers())
+	else if (!start_missing() || !start_janitor() || !start_writers() ||
+			 !start_sites())
 		back_off();
 	else
 		trouble_over();

@@ -97,6 +97,7 @@ shared_startup(void)
 			slot_init(&worker_shared->slots[i]);
 		for (int i = 0; i < WORKER_WRITER_MAX; i++)
 			writer_init(&worker_shared->writers[i]);
+		pg_atomic_init_u32(&worker_shared->sites_wanted, 0);
 		pg_atomic_init_u32(&worker_shared->sweep_due, 1);
 	}
 	queue_shmem_init(found);

@@ -104,6 +104,7 @@ typedef struct WorkerShared
 	pg_atomic_uint32 listen_generation;
 	char		listen[WORKER_LISTEN_MAX];
 	char		detail[WORKER_DETAIL_MAX];	/* why no worker runs, or "" */
+	pg_atomic_uint32 sites_wanted;	/* there are other sites */
 	pg_atomic_uint32 sweep_due; /* nobody looked for unfinished uploads of
 								 * the processes before us */
 	WorkerSlot	slots[WORKER_SLOTS];
@@ -144,6 +145,7 @@ extern PGDLLEXPORT void pg_narinfo_launcher_main(Datum arg);
 extern PGDLLEXPORT void pg_narinfo_http_worker_main(Datum arg);
 extern PGDLLEXPORT void pg_narinfo_janitor_main(Datum arg);
 extern PGDLLEXPORT void pg_narinfo_writer_main(Datum arg);
+extern PGDLLEXPORT void pg_narinfo_sites_main(Datum arg);
 
 /* Called once by _PG_init. */
 extern void worker_init(void);

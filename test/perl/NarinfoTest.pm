@@ -30,7 +30,7 @@ use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(
 	$test_dir $cache_dir $public_key $top_path
-	narinfo_node start_serving http_connect http_get http_put http_request raw
+	narinfo_node narinfo_site join_site site_conninfo caught_up start_serving http_connect http_get http_put http_request raw
 	read_reply wait_for_http poll_until copy_cache nix slurp_bytes
 );
 
@@ -94,6 +94,58 @@ sub narinfo_node
 		if $database ne 'postgres';
 	start_serving($node) if $option{extension} // 1;
 	return $node;
+}
+
+=item narinfo_site($name, %options)
+
+The same, ready to be one of several sites.
+
+=item join_site($mirror, $upstream, $arguments)
+
+CALL join_site() at one node of another, under the name of the node; further
+arguments are SQL.
+
+=item caught_up($mirror, $primary, $cache)
+
+Waits until a site has all events of a cache (main) that another one has.
+
+=cut
+
+sub narinfo_site
+{
+	my ($name, %option) = @_;
+	return narinfo_node($name, %option, init => [ allows_streaming => 'logical' ],
+		conf => "max_worker_processes = 20\nautovacuum = off\n"
+			. "wal_retrieve_retry_interval = 200ms\n"
+			. "pg_narinfo.site_interval = 200ms\n" . ($option{conf} // ''));
+}
+
+sub join_site
+{
+	my ($mirror, $upstream, $arguments) = @_;
+	my ($ret, $out, $err) = $mirror->psql($mirror->{database},
+		"CALL narinfo.join_site('" . site_conninfo($upstream) . "', '"
+		. $mirror->name . "'" . ($arguments ? ", $arguments" : '') . ')');
+	return $ret == 0 ? 'joined' : $err;
+}
+
+# How to connect to a site, to stand between quotes.
+sub site_conninfo
+{
+	my ($node) = @_;
+	return $node->connstr($node->{database}) =~ s/'//gr;
+}
+
+sub caught_up
+{
+	my ($mirror, $primary, $cache) = @_;
+	$cache //= 'main';
+	my $wanted = $primary->safe_psql($primary->{database},
+		"SELECT narinfo.last_event('$cache')");
+	return poll_until(sub {
+		$mirror->safe_psql($mirror->{database},
+			"SELECT narinfo.last_event('$cache')") >= $wanted;
+	});
 }
 
 =item start_serving($node)

@@ -20,8 +20,8 @@ sub made
 }
 
 # What is to be the same after a restore; each has rows.
-my @tables = qw(cache divergence event file_source key quota root root_source token trash
-	valid_path);
+my @tables = qw(cache divergence event file_source key quota root root_source site
+	site_cache token trash valid_path);
 
 my $keys = PostgreSQL::Test::Utils::tempdir . '/keys';
 mkdir $keys, 0700 or die "$keys: $!";
@@ -67,6 +67,12 @@ $from->safe_psql('postgres', <<~END);
 	SELECT narinfo.add_root_source('query', 'SELECT path FROM narinfo.root');
 	SELECT narinfo.add_root_source('ca', kind => 'content_addressed');
 	END
+# What another site has told.
+$from->safe_psql('postgres', q{
+	INSERT INTO narinfo.site VALUES ('oslo', 'mirror', 'paris', NULL, 1, 'd',
+		'0.1.0', 1, 0, NULL, NULL, NULL, now());
+	INSERT INTO narinfo.site_cache (site, cache, seq, epoch, digest, at)
+		VALUES ('oslo', 'main', 1, 1, '\\x00', now())});
 # Rows that came before the cache had a key, which no restore must sign.
 $from->safe_psql('postgres', q{SELECT narinfo.generate_key('key');
 	SELECT narinfo.alter_cache('second', sign_with => 'key');
@@ -267,7 +273,7 @@ run_ok('into the database that is served', 'pg_restore', '--exit-on-error',
 	'-j', 2, at($to, 'served'), "$dir/directory");
 ok(poll_until(sub {
 	my $reply = eval { http_get($to->{http_port}, '/health') };
-	$reply && $reply->{status} == 503 && $reply->{body} =~ /restored/;
+	$reply && $reply->{status} == 503 && $reply->{body} =~ /being restored/;
 }), '/health: 503, and why');
 for my $path ("/$hash.narinfo", '/nix-cache-info', '/second/nix-cache-info')
 {
@@ -278,7 +284,8 @@ for my $path ("/$hash.narinfo", '/nix-cache-info', '/second/nix-cache-info')
 is($to->safe_psql('served', 'SELECT count(*) FROM narinfo.referrer_state'), 0,
 	'the janitor waits');
 starts($to, 'served', $content, 'served');
-is(http_get($to->{http_port}, '/health')->{body}, "ok\n", 'then it is healthy');
+like(http_get($to->{http_port}, '/health')->{body}, qr/"ok".*"reasons": \[\]/,
+	'then it is healthy');
 is(http_get($to->{http_port}, "/$hash.narinfo")->{body},
 	slurp_bytes("$cache_dir/$hash.narinfo"), 'and serves what was restored');
 
@@ -414,7 +421,8 @@ is($standby->safe_psql('postgres', q{SELECT max(seq), max(epoch)
 	FROM narinfo.event WHERE cache = 'main'}), ($before + 1) . '|2',
 	'then the next number, in another epoch');
 is($standby->safe_psql('postgres', $sound), 't', 'it is sound');
-is(http_get($port, '/health')->{body}, "ok\n", 'healthy without more');
+like(http_get($port, '/health')->{body}, qr/"ok".*"reasons": \[\]/,
+	'healthy without more');
 
 # ---- without workers
 

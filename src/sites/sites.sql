@@ -1,0 +1,816 @@
+--
+-- Sites: servers that have the same caches, by logical replication.
+--
+-- One site is the primary, which publishes; the others are mirrors, of it or
+-- of another mirror, so that they make up a tree.  What is in the caches comes
+-- down by a subscription of each mirror to its upstream.  What the sites tell
+-- of themselves, their rows of site and site_cache, goes another way: each
+-- mirror reports its own rows and those of the sites below it to its upstream,
+-- and gets all others in return, so it costs no slot.
+--
+CREATE TABLE site (
+	name text COLLATE "C" PRIMARY KEY,
+	role node_role NOT NULL,
+	upstream text COLLATE "C",
+	caches text[],
+	system_identifier bigint NOT NULL,
+	database text NOT NULL,
+	version text NOT NULL,
+	epoch integer NOT NULL,
+	promised integer NOT NULL,
+	conninfo text,
+	url text,
+	reason text,
+	reported timestamptz NOT NULL,
+	CONSTRAINT site_name_valid CHECK (name ~ '^[a-z][a-z0-9_]{0,49}$')
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE site IS
+'the sites, as each tells of itself: a site writes its own row alone, and its mirrors have it reported';
+COMMENT ON COLUMN site.name IS
+'name of the site: a letter, then up to 49 of [a-z0-9_]';
+COMMENT ON COLUMN site.role IS 'whether it publishes';
+COMMENT ON COLUMN site.upstream IS
+'the site that it mirrors; NULL: none, as of the primary';
+COMMENT ON COLUMN site.caches IS
+'the caches that it takes; NULL: all. Who takes some only cannot be promoted';
+COMMENT ON COLUMN site.system_identifier IS
+'of its server, as pg_control_system() has it';
+COMMENT ON COLUMN site.database IS 'name of its database';
+COMMENT ON COLUMN site.version IS 'version of the extension there';
+COMMENT ON COLUMN site.epoch IS
+'epoch that it writes, or applies, events of';
+COMMENT ON COLUMN site.promised IS
+'the highest epoch that it has promised to follow, see node';
+COMMENT ON COLUMN site.conninfo IS
+'how the other sites connect to it, without a password; NULL: not said';
+COMMENT ON COLUMN site.url IS
+'URL at which clients and other sites find it; NULL: not said';
+COMMENT ON COLUMN site.reason IS
+'why no client should be sent there; NULL: one may';
+COMMENT ON COLUMN site.reported IS 'when it told this, by its own clock';
+
+CREATE TABLE site_cache (
+	site text COLLATE "C" NOT NULL,
+	cache text COLLATE "C" NOT NULL,
+	seq bigint NOT NULL,
+	epoch integer NOT NULL,
+	digest bytea NOT NULL,
+	at timestamptz NOT NULL,
+	target bigint NOT NULL DEFAULT 0,
+	target_at timestamptz,
+	proof_seq bigint,
+	proof_at timestamptz,
+	problem text,
+	vote boolean NOT NULL DEFAULT false,
+	watermark bigint,
+	PRIMARY KEY (site, cache)
+) WITH (fillfactor = 50);
+
+COMMENT ON TABLE site_cache IS
+'how far each site is with each cache, as it tells itself';
+COMMENT ON COLUMN site_cache.site IS 'name of the site';
+COMMENT ON COLUMN site_cache.cache IS 'name of the cache';
+COMMENT ON COLUMN site_cache.seq IS 'number of its last event there';
+COMMENT ON COLUMN site_cache.epoch IS 'epoch of that event';
+COMMENT ON COLUMN site_cache.digest IS 'digest of the cache after that event';
+COMMENT ON COLUMN site_cache.at IS 'when that event was written, by the primary''s clock';
+COMMENT ON COLUMN site_cache.target IS
+'a number that the primary had reached at target_at, the last one that this site looks out for';
+COMMENT ON COLUMN site_cache.target_at IS
+'when it learned of that number; while seq is less, it lags since then';
+COMMENT ON COLUMN site_cache.proof_seq IS
+'number at which its rows were last compared with the digest';
+COMMENT ON COLUMN site_cache.proof_at IS 'when that was';
+COMMENT ON COLUMN site_cache.problem IS
+'what was wrong then; NULL: it was proved that the cache is equal';
+COMMENT ON COLUMN site_cache.vote IS
+'whether what this site has confirmed counts as a copy: it has proved itself, in its epoch';
+COMMENT ON COLUMN site_cache.watermark IS
+'of the primary: the number up to which enough sites have everything; NULL: not told';
+
+-- ---- what is a site's own: neither replicated nor dumped
+
+CREATE TABLE site_link (
+	site text COLLATE "C" PRIMARY KEY,
+	slot name NOT NULL,
+	publication name NOT NULL,
+	caches text[],
+	system_identifier bigint NOT NULL,
+	joined boolean NOT NULL DEFAULT false,
+	since timestamptz NOT NULL,
+	seen timestamptz NOT NULL
+);
+
+COMMENT ON TABLE site_link IS
+'mirrors of this site: each has a slot here, and a publication';
+COMMENT ON COLUMN site_link.site IS 'name of the mirror';
+COMMENT ON COLUMN site_link.slot IS 'its replication slot';
+COMMENT ON COLUMN site_link.publication IS 'what it subscribes to';
+COMMENT ON COLUMN site_link.caches IS 'the caches in that; NULL: all';
+COMMENT ON COLUMN site_link.system_identifier IS 'of its server';
+COMMENT ON COLUMN site_link.joined IS
+'whether it has everything; until then it is forgotten, with its slot, when nothing is seen of it for pg_narinfo.join_patience';
+COMMENT ON COLUMN site_link.since IS 'when it came';
+COMMENT ON COLUMN site_link.seen IS 'when it was last seen';
+
+CREATE TABLE mirror_state (
+	upstream text COLLATE "C" NOT NULL,
+	caches text[],
+	conninfo text,
+	url text,
+	joined boolean NOT NULL DEFAULT false,
+	paused boolean NOT NULL DEFAULT false,
+	error_code text,
+	error text,
+	error_at timestamptz,
+	busy_pid integer,
+	busy_since timestamptz,
+	reported timestamptz,
+	report_error text
+);
+
+CREATE UNIQUE INDEX mirror_state_one_row ON mirror_state ((true));
+
+COMMENT ON TABLE mirror_state IS
+'of a mirror: what it follows, in one row; how it connects to that stands in its subscription, narinfo, alone';
+COMMENT ON COLUMN mirror_state.upstream IS 'name of the site that it follows';
+COMMENT ON COLUMN mirror_state.caches IS 'the caches that it takes; NULL: all';
+COMMENT ON COLUMN mirror_state.conninfo IS
+'how others connect to this site, as join_site was told';
+COMMENT ON COLUMN mirror_state.url IS
+'where clients find this site, as join_site was told';
+COMMENT ON COLUMN mirror_state.joined IS
+'whether join_site has come to its end';
+COMMENT ON COLUMN mirror_state.paused IS
+'whether somebody has disabled the subscription by hand';
+COMMENT ON COLUMN mirror_state.error_code IS
+'SQLSTATE of the error that has stopped the subscription, if that was for the data''s sake: it does not resume by itself';
+COMMENT ON COLUMN mirror_state.error IS 'that error';
+COMMENT ON COLUMN mirror_state.error_at IS 'when it came';
+COMMENT ON COLUMN mirror_state.busy_pid IS
+'process of a call that has disabled the subscription, and enables it again';
+COMMENT ON COLUMN mirror_state.busy_since IS 'when that call began';
+COMMENT ON COLUMN mirror_state.reported IS
+'when the upstream was last told of this site';
+COMMENT ON COLUMN mirror_state.report_error IS
+'why that failed the last time; NULL: it did not';
+
+CREATE TABLE site_difference (
+	cache text COLLATE "C" NOT NULL,
+	table_name text COLLATE "C" NOT NULL,
+	key text NOT NULL,
+	kind text NOT NULL,
+	found timestamptz NOT NULL DEFAULT now()
+);
+
+COMMENT ON TABLE site_difference IS
+'rows of this site that are not what the compared site has, as verify_site() found them; repair_site() mends them';
+COMMENT ON COLUMN site_difference.cache IS 'name of the cache';
+COMMENT ON COLUMN site_difference.table_name IS 'the table';
+COMMENT ON COLUMN site_difference.key IS
+'the row: the hash part of a path, or the key';
+COMMENT ON COLUMN site_difference.kind IS
+'missing here, extra here, or different';
+COMMENT ON COLUMN site_difference.found IS 'when that was found';
+
+-- ---- names
+
+CREATE FUNCTION site_name() RETURNS text
+	LANGUAGE plpgsql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN coalesce((SELECT n.site FROM narinfo.node AS n),
+		nullif(current_setting('pg_narinfo.site', true), ''), 'primary');
+END
+$$;
+
+COMMENT ON FUNCTION site_name() IS
+'name of this site: as the others know it, else the setting pg_narinfo.site, else primary';
+
+CREATE FUNCTION site_tables() RETURNS text[]
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT ARRAY['cache', 'valid_path', 'key', 'token', 'root',
+		'root_source', 'quota', 'trash', 'event'];
+END;
+
+COMMENT ON FUNCTION site_tables() IS
+'the tables whose rows are replicated';
+
+CREATE FUNCTION event_caches() RETURNS SETOF text
+	LANGUAGE sql STABLE PARALLEL SAFE
+	ROWS 10
+BEGIN ATOMIC
+	WITH RECURSIVE found (cache) AS (
+		(SELECT e.cache FROM event AS e ORDER BY e.cache LIMIT 1)
+		UNION ALL
+		SELECT (SELECT e.cache FROM event AS e WHERE e.cache > f.cache
+			ORDER BY e.cache LIMIT 1)
+		FROM found AS f WHERE f.cache IS NOT NULL)
+	SELECT f.cache FROM found AS f WHERE f.cache IS NOT NULL;
+END;
+
+COMMENT ON FUNCTION event_caches() IS
+'the caches that have events, those that were dropped included; an index lookup each';
+
+-- ---- what a mirror asks of its upstream
+
+CREATE FUNCTION site_claim() RETURNS void
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION site_claim() IS
+'gives an empty database its identity, as the first write does; fails where nothing may be published';
+
+CREATE FUNCTION site_publish_tables(publication text, caches text[])
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	tables text;
+	list text := (SELECT string_agg(quote_literal(c), ', ')
+		FROM unnest(caches) AS c);
+BEGIN
+	IF (SELECT count(*) FROM pg_publication_tables AS p
+			WHERE p.pubname = publication AND p.schemaname = 'narinfo')
+			= cardinality(narinfo.site_tables()) THEN
+		RETURN;
+	END IF;
+	SELECT string_agg(CASE WHEN list IS NULL
+			THEN format('narinfo.%I', t)
+			ELSE format('narinfo.%I WHERE (%s IN (%s))', t,
+				CASE t WHEN 'cache' THEN 'name' ELSE 'cache' END, list) END,
+		', ')
+		INTO tables FROM unnest(narinfo.site_tables()) AS t;
+	IF EXISTS (SELECT FROM pg_publication AS p WHERE p.pubname = publication)
+	THEN
+		EXECUTE format('ALTER PUBLICATION %I SET TABLE %s', publication,
+			tables);
+	ELSE
+		EXECUTE format('CREATE PUBLICATION %I FOR TABLE %s
+			WITH (publish = ''insert, update, delete'')', publication, tables);
+	END IF;
+END
+$$;
+
+COMMENT ON FUNCTION site_publish_tables(text, text[]) IS
+'makes a publication of the replicated tables, of these caches alone unless they are NULL';
+
+CREATE FUNCTION site_admit(request jsonb) RETURNS jsonb
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	site text := request->>'site';
+	wanted text[] := (SELECT array_agg(c ORDER BY c)
+		FROM jsonb_array_elements_text(nullif(request->'caches', 'null')) AS c);
+	state text := narinfo.node_state();
+	own text;
+	mine text[];
+	link narinfo.site_link;
+BEGIN
+	IF state = 'new' THEN
+		PERFORM narinfo.site_claim();
+		state := narinfo.node_state();
+	END IF;
+	IF state NOT IN ('primary', 'mirror')
+			OR NOT (SELECT n.consistent FROM narinfo.node AS n) THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('site "%s" cannot be mirrored now',
+				narinfo.site_name()),
+			DETAIL = format('It is %s.', CASE WHEN state = 'mirror'
+				THEN 'a mirror that is being filled' ELSE state END);
+	END IF;
+	LOCK TABLE narinfo.site_link IN SHARE ROW EXCLUSIVE MODE;
+	own := narinfo.site_name();
+	IF own !~ '^[a-z][a-z0-9_]{0,49}$' THEN
+		RAISE invalid_name USING
+			MESSAGE = format('"%s" is no name for a site', own),
+			DETAIL = 'A name is a letter of [a-z], then up to 49 of [a-z0-9_].',
+			HINT = 'Set pg_narinfo.site there.';
+	END IF;
+	UPDATE narinfo.node AS n SET site = own WHERE n.site IS NULL;
+	IF own = site THEN
+		RAISE duplicate_object USING
+			MESSAGE = format('site "%s" cannot mirror itself', own),
+			HINT = 'Give the new site another name.';
+	END IF;
+	SELECT l.* INTO link FROM narinfo.site_link AS l
+		WHERE l.site = request->>'site';
+	IF FOUND AND link.joined AND link.system_identifier <>
+			(request->>'system_identifier')::bigint
+		OR EXISTS (SELECT FROM narinfo.site AS s
+			WHERE s.name = request->>'site' AND s.system_identifier
+				<> (request->>'system_identifier')::bigint) THEN
+		RAISE duplicate_object USING
+			MESSAGE = format('there is another site "%s"', site),
+			HINT = format('Give the new site another name, or, if the old one is gone for good: SELECT narinfo.dismiss_site(%L)', site);
+	END IF;
+	mine := (SELECT m.caches FROM narinfo.mirror_state AS m);
+	wanted := coalesce(wanted, mine);
+	IF NOT wanted <@ mine THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('site "%s" does not have all of these caches', own),
+			DETAIL = format('It has %s.', array_to_string(mine, ', '));
+	END IF;
+	IF link.caches IS DISTINCT FROM wanted THEN
+		EXECUTE format('DROP PUBLICATION IF EXISTS %I', 'narinfo_' || site);
+	END IF;
+	INSERT INTO narinfo.site_link AS l
+		VALUES (site, 'narinfo_' || site,
+			CASE WHEN wanted IS NULL THEN 'narinfo' ELSE 'narinfo_' || site END,
+			wanted, (request->>'system_identifier')::bigint, false,
+			clock_timestamp(), clock_timestamp())
+		ON CONFLICT ON CONSTRAINT site_link_pkey DO UPDATE
+		SET publication = excluded.publication, caches = excluded.caches,
+			system_identifier = excluded.system_identifier,
+			joined = l.joined AND l.caches IS NOT DISTINCT FROM excluded.caches,
+			seen = excluded.seen
+		RETURNING l.* INTO link;
+	PERFORM narinfo.site_publish_tables(link.publication, wanted);
+	RETURN jsonb_build_object('site', own, 'role', state,
+		'epoch', (SELECT n.epoch FROM narinfo.node AS n),
+		'slot', link.slot, 'publication', link.publication,
+		'caches', to_jsonb(wanted), 'above', (
+			WITH RECURSIVE up (name, n) AS (
+				SELECT own COLLATE "C", 1
+				UNION ALL
+				SELECT s.upstream, u.n + 1 FROM up AS u
+				JOIN narinfo.site AS s ON s.name = u.name
+				WHERE s.upstream IS NOT NULL AND u.n < 100)
+			SELECT jsonb_agg(u.name) FROM up AS u));
+END
+$$;
+
+COMMENT ON FUNCTION site_admit(jsonb) IS
+'what join_site() and repoint() ask of the upstream: notes the mirror in site_link and makes its publication';
+
+CREATE FUNCTION dismiss_site(site text) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	link narinfo.site_link;
+BEGIN
+	SELECT l.* INTO link FROM narinfo.site_link AS l
+		WHERE l.site = dismiss_site.site FOR UPDATE;
+	IF NOT FOUND THEN
+		DELETE FROM narinfo.site AS s WHERE s.name = dismiss_site.site
+			AND s.name <> narinfo.site_name();
+		RETURN false;
+	END IF;
+	PERFORM pg_drop_replication_slot(r.slot_name)
+		FROM pg_replication_slots AS r
+		WHERE r.slot_name = link.slot AND r.database = current_database();
+	DELETE FROM narinfo.site_link AS l WHERE l.site = dismiss_site.site;
+	DELETE FROM narinfo.site_cache AS c WHERE c.site = dismiss_site.site;
+	DELETE FROM narinfo.site AS s WHERE s.name = dismiss_site.site;
+	IF NOT EXISTS (SELECT FROM narinfo.site_link AS l
+			WHERE l.publication = link.publication) THEN
+		EXECUTE format('DROP PUBLICATION IF EXISTS %I', link.publication);
+	END IF;
+	RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION dismiss_site(text) IS
+'forgets a mirror of this site, with its slot and its publication; what leave_site() asks of the upstream, and what an administrator does when a mirror is gone for good. Fails while the mirror is connected; false if there was none';
+
+CREATE FUNCTION site_report(report jsonb) RETURNS jsonb
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	told text[] := ARRAY(SELECT s->>'name'
+		FROM jsonb_array_elements(report->'sites') AS s);
+BEGIN
+	UPDATE narinfo.site_link AS l SET seen = clock_timestamp(),
+			joined = l.joined OR (report->>'joined')::boolean
+		WHERE l.site = report->>'site' AND l.system_identifier =
+			(report->>'system_identifier')::bigint;
+	IF NOT FOUND THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('site "%s" is no mirror of site "%s"',
+				report->>'site', narinfo.site_name()),
+			HINT = 'It was dismissed: let it leave, and join again.';
+	END IF;
+	PERFORM narinfo.site_take(report->'sites', report->'caches',
+		narinfo.site_name());
+	PERFORM narinfo.site_refresh();
+	RETURN jsonb_build_object('site', narinfo.site_name(),
+		'sites', (SELECT jsonb_agg(to_jsonb(s)) FROM narinfo.site AS s
+			WHERE s.name <> ALL (told)),
+		'caches', (SELECT jsonb_agg(to_jsonb(c)) FROM narinfo.site_cache AS c
+			WHERE c.site <> ALL (told)));
+END
+$$;
+
+COMMENT ON FUNCTION site_report(jsonb) IS
+'takes the rows of site and site_cache of a mirror and of the sites below it, and returns those of all others';
+
+CREATE FUNCTION site_take(sites jsonb, caches jsonb, but_not text)
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	INSERT INTO narinfo.site AS s
+		SELECT t.* FROM jsonb_populate_recordset(NULL::narinfo.site, sites)
+			AS t WHERE t.name <> but_not
+		ON CONFLICT (name) DO UPDATE
+		SET (role, upstream, caches, system_identifier, database, version,
+				epoch, promised, conninfo, url, reason, reported)
+			= (excluded.role, excluded.upstream, excluded.caches,
+				excluded.system_identifier, excluded.database,
+				excluded.version, excluded.epoch, excluded.promised,
+				excluded.conninfo, excluded.url, excluded.reason,
+				excluded.reported)
+		WHERE s.* IS DISTINCT FROM excluded.*;
+	INSERT INTO narinfo.site_cache AS c
+		SELECT t.* FROM jsonb_populate_recordset(NULL::narinfo.site_cache,
+			caches) AS t WHERE t.site <> but_not
+		ON CONFLICT (site, cache) DO UPDATE
+		SET (seq, epoch, digest, at, target, target_at, proof_seq, proof_at,
+				problem, vote, watermark)
+			= (excluded.seq, excluded.epoch, excluded.digest, excluded.at,
+				excluded.target, excluded.target_at, excluded.proof_seq,
+				excluded.proof_at, excluded.problem, excluded.vote,
+				excluded.watermark)
+		WHERE c.* IS DISTINCT FROM excluded.*;
+END
+$$;
+
+COMMENT ON FUNCTION site_take(jsonb, jsonb, text) IS
+'writes rows that other sites have told, but none of one of them';
+
+CREATE FUNCTION site_below() RETURNS SETOF text
+	LANGUAGE plpgsql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN QUERY WITH RECURSIVE down (name, n) AS (
+		SELECT narinfo.site_name() COLLATE "C", 1
+		UNION
+		SELECT s.name, d.n + 1 FROM down AS d
+		JOIN narinfo.site AS s ON s.upstream = d.name WHERE d.n < 100)
+	SELECT DISTINCT d.name FROM down AS d;
+END
+$$;
+
+COMMENT ON FUNCTION site_below() IS
+'names of this site and of those that have what they have by way of it';
+
+-- ---- what a site tells of itself
+
+CREATE FUNCTION site_reason() RETURNS text
+	LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	state text := narinfo.node_state();
+	m narinfo.mirror_state;
+	enabled boolean;
+	found text;
+	late record;
+BEGIN
+	IF state IN ('restoring', 'fenced') THEN
+		RETURN CASE state WHEN 'fenced'
+			THEN 'it is fenced, until narinfo.start()'
+			ELSE 'a dump is being restored, until narinfo.start()' END;
+	END IF;
+	IF NOT (SELECT n.consistent FROM narinfo.node AS n) THEN
+		RETURN 'it is being filled';
+	END IF;
+	IF state <> 'mirror' THEN
+		RETURN NULL;
+	END IF;
+	SELECT string_agg(format('cache %s at event %s: %s', c.cache, c.proof_seq,
+			c.problem), '; ' ORDER BY c.cache)
+		INTO found FROM narinfo.site_cache AS c
+		WHERE c.site = narinfo.site_name() AND c.problem IS NOT NULL;
+	IF found IS NOT NULL THEN
+		RETURN 'it is not equal: ' || found;
+	END IF;
+	SELECT * INTO m FROM narinfo.mirror_state;
+	SELECT s.subenabled INTO enabled FROM pg_subscription AS s
+		WHERE s.subname = 'narinfo' AND s.subdbid =
+			(SELECT d.oid FROM pg_database AS d
+			WHERE d.datname = current_database());
+	IF enabled IS NULL THEN
+		RETURN 'it has no subscription';
+	END IF;
+	IF NOT enabled AND m.paused THEN
+		RETURN 'somebody has disabled its subscription';
+	END IF;
+	IF NOT enabled AND m.error IS NOT NULL THEN
+		RETURN format('an error has stopped its subscription: %s (%s)',
+			m.error, m.error_code);
+	END IF;
+	SELECT c.cache, c.target - c.seq AS n, c.target_at INTO late
+		FROM narinfo.site_cache AS c
+		WHERE c.site = narinfo.site_name() AND c.seq < c.target
+			AND clock_timestamp() - c.target_at >
+				current_setting('pg_narinfo.max_lag')::interval
+			AND current_setting('pg_narinfo.max_lag') <> '0'
+		ORDER BY c.target_at LIMIT 1;
+	IF FOUND THEN
+		RETURN format('cache %s lags by %s events since %s', late.cache,
+			late.n, date_trunc('second', late.target_at));
+	END IF;
+	RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION site_reason() IS
+'why no client should be sent to this site, in words; NULL: one may';
+
+CREATE FUNCTION site_refresh() RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	own text := narinfo.site_name();
+	m narinfo.mirror_state;
+BEGIN
+	-- one that is alone has nobody to tell
+	IF NOT EXISTS (SELECT FROM narinfo.node AS n WHERE n.site IS NOT NULL) THEN
+		RETURN;
+	END IF;
+	SELECT * INTO m FROM narinfo.mirror_state;
+	-- what came into being since this mirror joined was equal from the first
+	INSERT INTO narinfo.site_cache AS c (site, cache, seq, epoch, digest, at,
+			proof_seq, proof_at, vote)
+		SELECT own, e.cache, e.seq, e.epoch, e.digest, e.at,
+			CASE WHEN f.whole THEN 0 END,
+			CASE WHEN f.whole THEN clock_timestamp() END,
+			coalesce(f.whole, false)
+		FROM narinfo.event_caches() AS k CROSS JOIN LATERAL (
+			SELECT l.* FROM narinfo.event AS l WHERE l.cache = k
+			ORDER BY l.cache DESC, l.seq DESC LIMIT 1) AS e
+		CROSS JOIN LATERAL (SELECT m.joined AND EXISTS (
+			SELECT FROM narinfo.event AS l WHERE l.cache = k AND l.seq = 1))
+			AS f (whole)
+		ON CONFLICT (site, cache) DO UPDATE
+		SET seq = excluded.seq, epoch = excluded.epoch,
+			digest = excluded.digest, at = excluded.at
+		WHERE c.seq <> excluded.seq OR c.epoch <> excluded.epoch
+			OR c.digest <> excluded.digest;
+	-- a number of the primary's to look out for, when the last was reached
+	UPDATE narinfo.site_cache AS c
+		SET target = p.seq, target_at = clock_timestamp()
+		FROM narinfo.site_cache AS p, narinfo.site AS s
+		WHERE c.site = own AND m.upstream IS NOT NULL
+			AND s.role = 'primary' AND s.name <> own
+			AND p.site = s.name AND p.cache = c.cache
+			AND c.seq >= c.target AND p.seq > c.target;
+	INSERT INTO narinfo.site AS s
+		SELECT own, n.role, m.upstream, m.caches, n.system_identifier,
+			current_database(), x.extversion, n.epoch, n.promised,
+			coalesce(m.conninfo, nullif(current_setting(
+				'pg_narinfo.site_conninfo', true), '')),
+			coalesce(m.url, nullif(current_setting('pg_narinfo.site_url',
+				true), '')),
+			narinfo.site_reason(), clock_timestamp()
+		FROM narinfo.node AS n, pg_extension AS x
+		WHERE x.extname = 'pg_narinfo'
+		ON CONFLICT (name) DO UPDATE
+		SET (role, upstream, caches, system_identifier, database, version,
+				epoch, promised, conninfo, url, reason, reported)
+			= (excluded.role, excluded.upstream, excluded.caches,
+				excluded.system_identifier, excluded.database,
+				excluded.version, excluded.epoch, excluded.promised,
+				excluded.conninfo, excluded.url, excluded.reason,
+				excluded.reported)
+		-- when nothing is new, now and then does
+		WHERE s.reported < excluded.reported - interval '5 s'
+			OR (s.role, s.upstream, s.caches, s.system_identifier, s.database,
+				s.version, s.epoch, s.promised, s.conninfo, s.url, s.reason)
+			IS DISTINCT FROM (excluded.role, excluded.upstream,
+				excluded.caches, excluded.system_identifier,
+				excluded.database, excluded.version, excluded.epoch,
+				excluded.promised, excluded.conninfo, excluded.url,
+				excluded.reason);
+END
+$$;
+
+COMMENT ON FUNCTION site_refresh() IS
+'writes this site''s own rows of site and site_cache';
+
+CREATE FUNCTION site_forget_idle() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	gone text;
+	n bigint := 0;
+BEGIN
+	UPDATE narinfo.site_link AS l SET seen = clock_timestamp()
+		FROM pg_replication_slots AS r
+		WHERE r.slot_name = l.slot AND r.active AND NOT l.joined;
+	FOR gone IN SELECT l.site FROM narinfo.site_link AS l
+		WHERE NOT l.joined AND clock_timestamp() - l.seen >
+			current_setting('pg_narinfo.join_patience')::interval
+	LOOP
+		RAISE LOG 'site "%" has not come to the end of join_site: its slot is dropped',
+			gone;
+		PERFORM narinfo.dismiss_site(gone);
+		n := n + 1;
+	END LOOP;
+	RETURN n;
+END
+$$;
+
+COMMENT ON FUNCTION site_forget_idle() IS
+'dismisses mirrors that have begun to join and were not seen for pg_narinfo.join_patience; how many';
+
+CREATE FUNCTION site_health() RETURNS jsonb
+	LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	reason text := narinfo.site_reason();
+BEGIN
+	RETURN jsonb_build_object(
+		'status', CASE WHEN reason IS NULL THEN 'ok' ELSE 'unhealthy' END,
+		'state', narinfo.node_state(), 'site', narinfo.site_name(),
+		'upstream', (SELECT m.upstream FROM narinfo.mirror_state AS m),
+		'reasons', CASE WHEN reason IS NULL THEN '[]'::jsonb
+			ELSE jsonb_build_array(reason) END);
+END
+$$;
+
+COMMENT ON FUNCTION site_health() IS
+'what GET /health answers on a site that others know';
+
+CREATE VIEW stat_sites AS
+	SELECT s.name AS site, c.cache, s.role, s.upstream, s.epoch, c.seq,
+		greatest(p.seq - c.seq, 0) AS lag_events,
+		CASE WHEN r.slot_name IS NOT NULL AND NOT pg_is_in_recovery()
+			THEN greatest(pg_current_wal_lsn() - r.confirmed_flush_lsn, 0)
+			END AS lag_bytes,
+		CASE WHEN s.role = 'primary' THEN 0
+			WHEN c.seq < c.target THEN extract(epoch FROM
+				clock_timestamp() - c.target_at)::float8
+			ELSE 0 END AS lag_seconds,
+		r.slot_name AS slot,
+		CASE WHEN l.site IS NULL THEN NULL
+			WHEN r.slot_name IS NULL THEN 'missing'
+			WHEN r.wal_status = 'lost' THEN 'lost'
+			WHEN r.active THEN 'active' ELSE 'idle' END AS slot_state,
+		CASE WHEN r.slot_name IS NOT NULL AND NOT pg_is_in_recovery()
+			THEN greatest(pg_current_wal_lsn() - r.restart_lsn, 0)
+			END AS retained_wal,
+		c.proof_seq, c.proof_at AS last_proof,
+		coalesce(c.vote, false) AND (l.site IS NULL OR l.joined) AS vote,
+		s.reported,
+		coalesce(CASE WHEN l.site IS NOT NULL AND r.slot_name IS NULL
+				THEN 'its slot is gone: it has to join again'
+			WHEN r.wal_status = 'lost'
+				THEN 'its slot has lost what it needs: it has to join again'
+			END, s.reason, CASE WHEN s.name <> site_name()
+				AND clock_timestamp() - s.reported > '1 minute'
+			THEN format('nothing was heard of it since %s',
+				date_trunc('second', s.reported)) END) AS reason
+	FROM site AS s
+		LEFT JOIN site_cache AS c ON c.site = s.name
+		LEFT JOIN site_link AS l ON l.site = s.name
+		LEFT JOIN pg_catalog.pg_replication_slots AS r
+			ON r.slot_name = l.slot
+		LEFT JOIN (SELECT p.cache, max(p.seq) AS seq FROM site_cache AS p
+			JOIN site AS t ON t.name = p.site WHERE t.role = 'primary'
+			GROUP BY p.cache) AS p ON p.cache = c.cache;
+
+COMMENT ON VIEW stat_sites IS
+'every site and each of its caches, as far as this site has heard: its own rows and its slots are of now, those of others as they last reported';
+COMMENT ON COLUMN stat_sites.site IS 'name of the site';
+COMMENT ON COLUMN stat_sites.cache IS
+'name of the cache; NULL: it has none with events';
+COMMENT ON COLUMN stat_sites.role IS 'primary or mirror';
+COMMENT ON COLUMN stat_sites.upstream IS 'the site that it mirrors';
+COMMENT ON COLUMN stat_sites.epoch IS 'epoch of its events';
+COMMENT ON COLUMN stat_sites.seq IS 'number of the last event that it has';
+COMMENT ON COLUMN stat_sites.lag_events IS
+'how many events the primary has beyond that';
+COMMENT ON COLUMN stat_sites.lag_bytes IS
+'bytes of write-ahead log of this site that it has not confirmed; NULL where it has no slot here';
+COMMENT ON COLUMN stat_sites.lag_seconds IS
+'for how long it has not reached a number of the primary that it knows of';
+COMMENT ON COLUMN stat_sites.slot IS 'its replication slot here';
+COMMENT ON COLUMN stat_sites.slot_state IS
+'active, idle (it is not connected), lost, or missing; NULL where it has none here';
+COMMENT ON COLUMN stat_sites.retained_wal IS
+'bytes of write-ahead log that are kept here for that slot';
+COMMENT ON COLUMN stat_sites.proof_seq IS
+'number of the event at which it last compared itself with the digest';
+COMMENT ON COLUMN stat_sites.last_proof IS 'when that was';
+COMMENT ON COLUMN stat_sites.vote IS
+'whether what it has confirmed counts as a copy';
+COMMENT ON COLUMN stat_sites.reported IS 'when it last told of itself';
+COMMENT ON COLUMN stat_sites.reason IS
+'what is wrong, in words; NULL: clients may be sent there';
+
+-- ---- being a mirror
+
+CREATE FUNCTION site_bucket(hash store_hash, bits integer) RETURNS integer
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION site_bucket(store_hash, integer) IS
+'the first 0 to 16 bits of a hash part: which bucket it is in when two sites compare theirs';
+
+CREATE PROCEDURE join_site(primary_conninfo text, site text,
+		caches text[] DEFAULT NULL, conninfo text DEFAULT NULL,
+		url text DEFAULT NULL)
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON PROCEDURE join_site(text, text, text[], text, text) IS
+'makes this server a mirror, of this name, of the site that primary_conninfo leads to, the primary or another mirror: of all its caches, or of some, and then it cannot be promoted; conninfo and url tell the others where this site is. No connection string may have a password. Commits on its way, and is called again to go on';
+
+CREATE PROCEDURE leave_site(force boolean DEFAULT false)
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON PROCEDURE leave_site(boolean) IS
+'makes this mirror one no longer: subscription here and slot at the upstream go, what it has stays, and it publishes when narinfo.start() was called. With force also when the upstream cannot be told, which keeps the slot until dismiss_site() is called there';
+
+CREATE PROCEDURE repoint(conninfo text)
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON PROCEDURE repoint(text) IS
+'makes this mirror follow another site, without a new copy: what it does not have yet is fetched, exactly as of the moment from which the new slot goes on';
+
+CREATE PROCEDURE verify_site()
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON PROCEDURE verify_site() IS
+'compares the rows of every cache with the digest of its last event; on a mirror also that digest with the upstream''s. What is not equal loses its vote, its rows are compared with the upstream''s and named in site_difference, and the call fails with NI011';
+
+CREATE PROCEDURE repair_site(from_site text DEFAULT NULL)
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON PROCEDURE repair_site(text) IS
+'makes the rows of this mirror that are not those of another site (the upstream when none is named) be so, then proves itself anew';
+
+CREATE FUNCTION site_guard() RETURNS event_trigger
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON FUNCTION site_guard() IS
+'event trigger that refuses DROP EXTENSION on a site that others know, and notes who disables the subscription by hand';
+
+CREATE EVENT TRIGGER narinfo_site_guard ON ddl_command_start
+	WHEN TAG IN ('DROP EXTENSION', 'ALTER SUBSCRIPTION')
+	EXECUTE FUNCTION site_guard();
+
+-- ---- rights
+
+REVOKE ALL ON PROCEDURE join_site(text, text, text[], text, text),
+	leave_site(boolean), repoint(text), verify_site(), repair_site(text)
+	FROM PUBLIC;
+
+-- trash is no gated table, and comes to mirrors by replication alone
+CREATE FUNCTION mirror_refuse() RETURNS trigger
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C;
+
+COMMENT ON FUNCTION mirror_refuse() IS
+'trigger that refuses changes where this server is a mirror, or fenced';
+
+CREATE TRIGGER mirror_refuse BEFORE INSERT OR UPDATE OR DELETE ON trash
+	FOR EACH STATEMENT EXECUTE FUNCTION mirror_refuse();
+
+DO $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles
+			WHERE rolname = 'narinfo_site') THEN
+		CREATE ROLE narinfo_site NOLOGIN;
+		COMMENT ON ROLE narinfo_site IS
+		'to be granted to the roles as which mirrors connect: they read what is replicated, and report';
+	END IF;
+END
+$$;
+
+REVOKE ALL ON FUNCTION site_admit(jsonb), site_report(jsonb),
+	dismiss_site(text), site_refresh(), site_claim(), site_forget_idle(),
+	site_reason(), site_health(), site_guard(),
+	site_take(jsonb, jsonb, text), site_publish_tables(text, text[])
+	FROM PUBLIC;
+GRANT USAGE ON SCHEMA narinfo TO narinfo_site;
+GRANT SELECT ON cache, valid_path, key, token, root, root_source, quota,
+	trash, event, node TO narinfo_site;
+GRANT EXECUTE ON FUNCTION site_admit(jsonb), site_report(jsonb),
+	dismiss_site(text) TO narinfo_site;
+GRANT EXECUTE ON FUNCTION dismiss_site(text), site_reason(), site_health()
+	TO narinfo_admin;
+GRANT SELECT ON site, site_cache, site_link, mirror_state, site_difference,
+	stat_sites TO narinfo_reader, narinfo_publisher, narinfo_admin;
+
+SELECT pg_catalog.pg_extension_config_dump('site', '');
+SELECT pg_catalog.pg_extension_config_dump('site_cache', '');
