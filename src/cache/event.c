@@ -389,7 +389,8 @@ event_check_applied(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("event_check_applied() is a trigger function")));
-	if (am_tablesync_worker() || event_taking_rows)
+	if (event_taking_rows ||
+		(MyLogicalRepWorker != NULL && am_tablesync_worker()))
 		return PointerGetDatum(trigger->tg_trigtuple);
 	slot = trigger->tg_trigslot;
 	cache = TextDatumGetCString(slot_getattr(slot, EVENT_COLUMN_CACHE + 1,

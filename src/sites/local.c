@@ -160,8 +160,13 @@ local_sql(const char *query, int nparams, const char *const *params)
 		nulls[i] = params[i] ? ' ' : 'n';
 		values[i] = params[i] ? CStringGetTextDatum(params[i]) : (Datum) 0;
 	}
+	/* a procedure has its portal; the worker must hold none while it waits */
+	if (in_worker)
+		PushActiveSnapshot(GetTransactionSnapshot());
 	result = SPI_execute_with_args(query, nparams, types, values, nulls,
 								   false, 0);
+	if (in_worker)
+		PopActiveSnapshot();
 	MemoryContextSwitchTo(old);
 	if (result < 0)
 		elog(ERROR, "could not execute \"%s\"", query);

@@ -97,9 +97,9 @@ verify_if_due(void)
 	if (sites_verify_interval == 0 ||
 		!local_is("SELECT EXISTS (SELECT FROM narinfo.mirror_state AS m, "
 				  "narinfo.site_cache AS c WHERE m.joined "
-				  "AND c.site = narinfo.site_name() AND clock_timestamp() - "
-				  "coalesce(c.proof_at, '-infinity') > make_interval("
-				  "secs => $1::int))", 1, params))
+				  "AND c.site = narinfo.site_name() AND (c.proof_at IS NULL "
+				  "OR clock_timestamp() - c.proof_at > make_interval("
+				  "secs => $1::int)))", 1, params))
 		return;
 	if (sites_prove() > 0)
 		ereport(WARNING,
