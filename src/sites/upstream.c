@@ -154,6 +154,7 @@ static void
 check_ours(StringInfo problems)
 {
 	int			wanted = 1 + max_sync_workers_per_subscription;
+	int			workers;
 
 	if (wal_level < WAL_LEVEL_LOGICAL)
 		complain(problems,
@@ -165,15 +166,17 @@ check_ours(StringInfo problems)
 						  max_logical_replication_workers, wanted),
 				 psprintf("ALTER SYSTEM SET max_logical_replication_workers = %d, and restart",
 						  wanted));
-	if (local_is("SELECT current_setting('max_worker_processes')::int - "
-				 "(SELECT count(*) FROM pg_stat_activity AS a WHERE "
-				 "a.backend_type ~ '^(pg_narinfo|logical replication)') "
-				 "< $1::int", 1,
-				 (const char *[]) {psprintf("%d", wanted + 1)}))
+	/* one more is the worker of sites */
+	workers = atoi(local_ask("SELECT count(*) FROM pg_stat_activity AS a "
+							 "WHERE a.backend_type ~ "
+							 "'^(pg_narinfo|logical replication)'", 0, NULL)) +
+		wanted + 1;
+	if (max_worker_processes < workers)
 		complain(problems,
-				 psprintf("%d further background workers are needed here",
-						  wanted + 1),
-				 "raise max_worker_processes, and restart");
+				 psprintf("max_worker_processes is %d here, and %d are needed",
+						  max_worker_processes, workers),
+				 psprintf("ALTER SYSTEM SET max_worker_processes = %d, and restart",
+						  workers));
 	if (local_is("SELECT current_setting('max_replication_slots')::int - "
 				 "(SELECT count(*) FROM pg_replication_origin) < $1::int",
 				 1, (const char *[]) {psprintf("%d", wanted)}))

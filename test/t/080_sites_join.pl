@@ -145,6 +145,18 @@ is(sql($oslo, qq{SET search_path = narinfo, public;
 		AND NOT store_path(v.info) IN (SELECT referrers(r, 'main'))}), 0,
 	'and has every edge');
 
+# What HTTP remembers of absent and of valid paths, and files to be removed.
+my $one = sql($paris, q{SELECT translate(md5('5000'), 'e', 'z')});
+is(http_get($oslo->{http_port}, "/$one.narinfo")->{status}, 404, 'absent');
+publish($paris, 5000, 5000);
+ok(caught_up($oslo, $paris), 'published');
+is(http_get($oslo->{http_port}, "/$one.narinfo")->{status}, 200, 'there at once');
+sql($paris, "SELECT narinfo.retract(ARRAY['/nix/store/$one-p'::narinfo.store_path])");
+ok(caught_up($oslo, $paris), 'retracted');
+is(http_get($oslo->{http_port}, "/$one.narinfo")->{status}, 404, 'gone at once');
+is(sql($oslo, "SELECT path FROM narinfo.file_removal WHERE hash::text = '$one'"),
+	'nar/5000', 'its file waits for removal');
+
 for my $change ('SELECT narinfo.publish(' . made(900) . ')',
 	'DELETE FROM narinfo.valid_path', 'DELETE FROM narinfo.trash',
 	"SELECT narinfo.pin('x', '$top_path')",
