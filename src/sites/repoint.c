@@ -360,11 +360,10 @@ change_over(Repoint *repoint)
 		local_sql(statement->query, statement->nparams, statement->params);
 	}
 	event_taking_rows = false;
-	upstream_unsubscribe();
-	upstream_subscribe(upstream, false);
 	local_sql("UPDATE narinfo.mirror_state SET upstream = $1", 1, params);
 	local_sql("UPDATE narinfo.node SET epoch = greatest(epoch, $1::int)", 1,
 			  params + 1);
+	upstream_resubscribe(upstream);
 	local_enable();
 	local_commit();
 }

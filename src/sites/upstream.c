@@ -344,22 +344,44 @@ upstream_subscribe(const Upstream *upstream, bool copy)
 	local_sql(statement, 0, NULL);
 }
 
-void
-upstream_unsubscribe(void)
+static void
+drop_subscription(const char *name)
 {
-	if (local_conninfo() == NULL)
-		return;
 	local_altering = true;
 	PG_TRY();
 	{
-		local_sql("ALTER SUBSCRIPTION " SITE_SUBSCRIPTION " DISABLE", 0, NULL);
-		local_sql("ALTER SUBSCRIPTION " SITE_SUBSCRIPTION
-				  " SET (slot_name = NONE)", 0, NULL);
-		local_sql("DROP SUBSCRIPTION " SITE_SUBSCRIPTION, 0, NULL);
+		local_sql(psprintf("ALTER SUBSCRIPTION %s DISABLE", name), 0, NULL);
+		local_sql(psprintf("ALTER SUBSCRIPTION %s SET (slot_name = NONE)",
+						   name), 0, NULL);
+		local_sql(psprintf("DROP SUBSCRIPTION %s", name), 0, NULL);
 	}
 	PG_FINALLY();
 	{
 		local_altering = false;
 	}
 	PG_END_TRY();
+}
+
+void
+upstream_unsubscribe(void)
+{
+	if (local_conninfo() != NULL)
+		drop_subscription(SITE_SUBSCRIPTION);
+}
+
+/*
+ * To drop a subscription forgets how far it has come, whatever becomes of the
+ * transaction: so that is the last step, behind those that may fail.
+ */
+void
+upstream_resubscribe(const Upstream *upstream)
+{
+	bool		old = local_conninfo() != NULL;
+
+	if (old)
+		local_sql("ALTER SUBSCRIPTION " SITE_SUBSCRIPTION " RENAME TO "
+				  SITE_SUBSCRIPTION "_old", 0, NULL);
+	upstream_subscribe(upstream, false);
+	if (old)
+		drop_subscription(SITE_SUBSCRIPTION "_old");
 }

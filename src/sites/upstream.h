@@ -69,4 +69,7 @@ extern void upstream_subscribe(const Upstream *upstream, bool copy);
 /* DROP SUBSCRIPTION, if there is one; its slot stays.  Commits nothing. */
 extern void upstream_unsubscribe(void);
 
+/* The new subscription, from where its slot is, in place of the old one. */
+extern void upstream_resubscribe(const Upstream *upstream);
+
 #endif							/* NARINFO_SITES_UPSTREAM_H */
