@@ -50,6 +50,7 @@
 PG_FUNCTION_INFO_V1(join_site);
 
 #define LOOK 200				/* ms between looks at the copy */
+#define LOOKS_AT_SLOTS 50		/* so many of them between those at slots */
 
 /* The subscription of this database. */
 #define OUR_SUBSCRIPTION \
@@ -146,6 +147,43 @@ begin_mirror(const Upstream *upstream)
 	local_commit();
 }
 
+/*
+ * Does the upstream have the slots that the copy goes on with?  Who copies a
+ * table has one for it until the table has caught up; PostgreSQL looks for it
+ * for ever when it is gone.
+ */
+static bool
+sees_copy_slots(Upstream *upstream)
+{
+	const char *params[] = {psprintf(UINT64_FORMAT, GetSystemIdentifier())};
+	char	   *names;
+
+	local_sql("SELECT array_agg(format('pg_%s_sync_%s_%s', r.srsubid, "
+			  "r.srrelid, $1)) FROM pg_subscription_rel AS r "
+			  "WHERE r.srsubid = " OUR_SUBSCRIPTION
+			  " AND r.srsubstate = 'f'", 1, params);
+	names = local_value(0, 0);
+	local_commit();
+	if (!upstream_has_slot(upstream))
+		return false;
+	params[0] = names;
+	return names == NULL ||
+		remote_query(upstream->remote,
+					 "SELECT FROM unnest($1::text[]) AS n WHERE NOT EXISTS "
+					 "(SELECT FROM pg_replication_slots AS s "
+					 "WHERE s.slot_name = n)", 1, params) == 0;
+}
+
+/* One may have been dropped between our two looks, since all is well. */
+static bool
+has_copy_slots(Upstream *upstream)
+{
+	if (sees_copy_slots(upstream))
+		return true;
+	local_sleep(LOOK);
+	return sees_copy_slots(upstream);
+}
+
 /* Can we go on with what an earlier call has begun? */
 static bool
 is_begun(Upstream *upstream)
@@ -164,7 +202,7 @@ is_begun(Upstream *upstream)
 			 " AND r.srsubstate <> 'i')", 0, NULL);
 
 	local_commit();
-	return same && (!copying || upstream_has_slot(upstream));
+	return same && (!copying || has_copy_slots(upstream));
 }
 
 /*-------------------------------------------------------------------------
@@ -229,8 +267,13 @@ copy(Upstream *upstream)
 
 	total = rows ? pg_strtoint64(rows) : 0;
 	progress_start(PROGRESS_JOIN, cache_catalog()->valid_path_rel);
-	while (!copy_is_done(total))
+	for (int looks = 1; !copy_is_done(total); looks++)
 	{
+		if (looks % LOOKS_AT_SLOTS == 0 && !has_copy_slots(upstream))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("a replication slot of the initial copy is gone"),
+					 errhint("Call join_site() again: it begins anew.")));
 		local_commit();
 		local_sleep(LOOK);
 	}
