@@ -387,7 +387,10 @@ DECLARE
 	told text[] := ARRAY(SELECT s->>'name'
 		FROM jsonb_array_elements(report->'sites') AS s);
 BEGIN
-	UPDATE narinfo.site_link AS l SET seen = clock_timestamp(),
+	-- of one that has not come to the end, its slot tells: site_forget_idle()
+	UPDATE narinfo.site_link AS l SET
+			seen = CASE WHEN l.joined OR (report->>'joined')::boolean
+				THEN clock_timestamp() ELSE l.seen END,
 			joined = l.joined OR (report->>'joined')::boolean
 		WHERE l.site = report->>'site' AND l.system_identifier =
 			(report->>'system_identifier')::bigint;
