@@ -55,6 +55,8 @@ SELECT gc_plan('0');
 \set VERBOSITY default
 SELECT gc_plan('-1 day');
 SELECT gc_plan(NULL);
+SELECT gc_plan(share => NULL);
+SELECT gc_plan(share => 0);
 SELECT gc_plan('0', max_fraction => 2);
 SELECT gc_plan('0', max_fraction => 'NaN');
 SELECT gc_plan('0', max_bytes => -1);

@@ -24,6 +24,7 @@
 #include "utils/rel.h"
 
 #include "cache/cache.h"
+#include "graph/pace.h"
 
 #define BYTES_A_PATH 60			/* for estimates: with marks and queues */
 #define BYTES_AN_EDGE 4
@@ -317,7 +318,10 @@ dense_walk(const Dense *dense, uint8 bit, uint8 *marks, uint32 *queue,
 		const uint32 *refs = get_refs(dense, queue[i], &nrefs);
 
 		if (i % REPORT_AFTER == 0)
+		{
 			CHECK_FOR_INTERRUPTS();
+			pace();
+		}
 		prefetch_queue(dense, marks, queue, i, n);
 		for (uint32 j = 0; j < nrefs; j++)
 		{

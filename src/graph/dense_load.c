@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 
 #include "cache/progress.h"
+#include "graph/pace.h"
 #include "graph/rows.h"
 #include "types/types.h"
 
@@ -27,6 +28,8 @@
 #define BYTES_READ 52
 
 #define SLACK 0.016				/* of an estimate of paths */
+
+#define PACE_AFTER 512			/* rows */
 
 /*-------------------------------------------------------------------------
  * A row
@@ -221,6 +224,8 @@ add_row(void *arg, const uint8 *hash, const struct varlena *info,
 			   sizeof(PathHash) * record->nrefs);
 	reading->n++;
 	take_steps(reading, reading->n - 1);
+	if (reading->n % PACE_AFTER == 0)
+		pace();
 	if (reading->n % REPORT_AFTER == 0)
 		progress_report(PROGRESS_LOADING, reading->n, reading->expected, 0, 0,
 						0);

@@ -130,14 +130,15 @@ CREATE FUNCTION gc_plan(
 		older_than interval DEFAULT '1 day',
 		max_bytes bigint DEFAULT NULL,
 		max_fraction double precision DEFAULT 0.1,
+		share double precision DEFAULT 0.05,
 		cache text DEFAULT default_cache())
 	RETURNS bigint
 	AS 'MODULE_PATHNAME'
 	LANGUAGE C VOLATILE PARALLEL UNSAFE
 	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
-COMMENT ON FUNCTION gc_plan(interval, bigint, double precision, text) IS
-'finds what no root of a cache needs, nor anything that was published, replaced or touched within older_than, and stores it as a plan, whose number it returns: all of it, or the longest unused as far as their files have at most max_bytes. Refused without any root (NI008), when a source of roots fails (NI007), and when more than max_fraction of the paths would go (NI009)';
+COMMENT ON FUNCTION gc_plan(interval, bigint, double precision, double precision, text) IS
+'finds what no root of a cache needs, nor anything that was published, replaced or touched within older_than, and stores it as a plan, whose number it returns: all of it, or the longest unused as far as their files have at most max_bytes. Refused without any root (NI008), when a source of roots fails (NI007), and when more than max_fraction of the paths would go (NI009). While others write it works for a share of the time only';
 
 CREATE FUNCTION gc_report(plan bigint)
 	RETURNS TABLE (item text, goes boolean, paths bigint, nar_bytes bigint,
@@ -257,12 +258,14 @@ COMMENT ON FUNCTION undelete(store_path[], text) IS
 'publishes paths again that lie in trash, as they were, with what they need and is there too; how many came back. Fails when one of these is nowhere';
 
 REVOKE ALL ON FUNCTION gc_estimate(text),
-	gc_plan(interval, bigint, double precision, text), gc_report(bigint),
+	gc_plan(interval, bigint, double precision, double precision,
+		text), gc_report(bigint),
 	undelete(store_path[], text) FROM PUBLIC;
 REVOKE ALL ON PROCEDURE gc_run(bigint, integer, double precision) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION gc_estimate(text), gc_report(bigint)
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
-GRANT EXECUTE ON FUNCTION gc_plan(interval, bigint, double precision, text),
+GRANT EXECUTE ON FUNCTION gc_plan(interval, bigint, double precision, double precision,
+		text),
 	undelete(store_path[], text) TO narinfo_admin;
 GRANT EXECUTE ON PROCEDURE gc_run(bigint, integer, double precision)
 	TO narinfo_admin;

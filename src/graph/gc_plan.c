@@ -43,6 +43,7 @@
 #include "cache/progress.h"
 #include "graph/dense.h"
 #include "graph/gc_order.h"
+#include "graph/pace.h"
 #include "graph/root.h"
 #include "types/operators.h"
 
@@ -94,6 +95,7 @@ typedef struct Planning
 	Datum		older_than;		/* interval */
 	int64		max_bytes;		/* -1: as many as there are */
 	double		max_fraction;
+	double		share;			/* of the time, while others commit */
 	/* what is so */
 	int64		plan;
 	TimestampTz at;
@@ -363,6 +365,7 @@ flush_rows(Planning *planning)
 
 	if (planning->nrows == 0)
 		return;
+	pace();
 	old = MemoryContextSwitchTo(planning->row_context);
 	values[0] = Int64GetDatum(planning->plan);
 	values[1] = Int64GetDatum(planning->place - planning->nrows);
@@ -448,7 +451,10 @@ count_reasons(Planning *planning)
 		Count	   *count = &planning->counts[reason];
 
 		if (path % CHECK_AFTER == 0)
+		{
 			CHECK_FOR_INTERRUPTS();
+			pace();
+		}
 		count->paths++;
 		count->nar_bytes = add_saturating(count->nar_bytes,
 										  dense_nar_size(planning->dense,
@@ -481,6 +487,39 @@ check_fraction(Planning *planning, int64 planned)
  *-------------------------------------------------------------------------
  */
 
+/* Some at a time, for the sake of those who publish meanwhile. */
+static void
+delete_paths(int64 plan, int64 planned)
+{
+	Oid			types[] = {INT8OID, INT8OID, INT8OID};
+
+	for (int64 place = 0; place < planned; place += STORE_BATCH)
+	{
+		Datum		values[] = {
+			Int64GetDatum(plan), Int64GetDatum(place),
+			Int64GetDatum(place + STORE_BATCH)
+		};
+
+		CHECK_FOR_INTERRUPTS();
+		(void) gc_execute("DELETE FROM narinfo.gc_plan_path "
+						  "WHERE plan OPERATOR(pg_catalog.=) $1 "
+						  "AND place OPERATOR(pg_catalog.>) $2 "
+						  "AND place OPERATOR(pg_catalog.<=) $3",
+						  lengthof(types), types, values, NULL);
+		pace();
+	}
+}
+
+static void
+forget_paths(void *arg, HeapTuple row, TupleDesc desc)
+{
+	bool		isnull;
+
+	(void) arg;
+	delete_paths(DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull)),
+				 DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull)));
+}
+
 /* Those before it that were not carried out are not to be any more. */
 static void
 forget_plans(Planning *planning)
@@ -488,11 +527,11 @@ forget_plans(Planning *planning)
 	Oid			type = TEXTOID;
 	Datum		name = CStringGetTextDatum(planning->cache.name);
 
-	(void) gc_execute("DELETE FROM narinfo.gc_plan_path WHERE plan "
-					  "OPERATOR(pg_catalog.=) ANY (SELECT plan "
-					  "FROM narinfo.gc_plan "
-					  "WHERE cache OPERATOR(pg_catalog.=) $1)",
-					  1, &type, &name, NULL);
+	gc_each_row("SELECT g.plan, g.planned FROM narinfo.gc_plan AS g "
+				"WHERE g.cache OPERATOR(pg_catalog.=) $1 AND EXISTS "
+				"(SELECT FROM narinfo.gc_plan_path AS p "
+				"WHERE p.plan OPERATOR(pg_catalog.=) g.plan)",
+				1, &type, &name, forget_paths, NULL);
 	(void) gc_execute("UPDATE narinfo.gc_plan SET state = 'replaced' "
 					  "WHERE cache OPERATOR(pg_catalog.=) $1 "
 					  "AND state OPERATOR(pg_catalog.<>) 'done'",
@@ -578,14 +617,14 @@ finish_plan(Planning *planning)
 static void
 read_arguments(FunctionCallInfo fcinfo, Planning *planning)
 {
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < 5; i++)
 	{
 		if (PG_ARGISNULL(i) && i != 1)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-					 errmsg("gc_plan wants older_than, max_fraction and a cache, not NULL")));
+					 errmsg("gc_plan wants older_than, max_fraction, share and a cache, not NULL")));
 	}
-	cache_require(text_to_cstring(PG_GETARG_TEXT_PP(3)), &planning->cache);
+	cache_require(text_to_cstring(PG_GETARG_TEXT_PP(4)), &planning->cache);
 	planning->older_than = PG_GETARG_DATUM(0);
 	planning->max_bytes = PG_ARGISNULL(1) ? -1 : PG_GETARG_INT64(1);
 	planning->max_fraction = PG_GETARG_FLOAT8(2);
@@ -598,6 +637,12 @@ read_arguments(FunctionCallInfo fcinfo, Planning *planning)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_fraction must be from 0 to 1")));
+	planning->share = PG_GETARG_FLOAT8(3);
+	if (isnan(planning->share) || planning->share < PACE_SHARE_MIN ||
+		planning->share > 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("share must be from 0.001 to 1")));
 }
 
 /* The moment that the plan is of. */
@@ -704,6 +749,7 @@ gc_plan(PG_FUNCTION_ARGS)
 												  ALLOCSET_DEFAULT_SIZES);
 	progress_start(PROGRESS_GC_PLAN, cache_catalog()->valid_path_rel);
 	begin_snapshot(planning);
+	pace_begin(planning->share);
 	load(planning);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");

@@ -30,6 +30,7 @@
  *-------------------------------------------------------------------------
  */
 #include "graph/gc.h"
+#include "graph/pace.h"
 
 #include <math.h>
 
@@ -575,7 +576,7 @@ read_arguments(FunctionCallInfo fcinfo, Run *run)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch must be from 1 to %d paths", BATCH_MAX)));
-	if (isnan(run->share) || run->share < 0.001 || run->share > 1)
+	if (isnan(run->share) || run->share < PACE_SHARE_MIN || run->share > 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("share must be from 0.001 to 1")));

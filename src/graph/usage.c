@@ -33,6 +33,7 @@
 
 #include "cache/cache.h"
 #include "graph/dense.h"
+#include "graph/pace.h"
 #include "graph/root_query.h"
 #include "types/types.h"
 
@@ -210,10 +211,13 @@ static void
 count_all(const char *cache, Holders *all)
 {
 	CacheUser	user = cache_become_owner();
-	Dense	   *dense = dense_load(cache);
-	Counting	counting = {.dense = dense};
+	Dense	   *dense;
+	Counting	counting = {0};
 	uint64		next = 0;
 
+	pace_begin(1);
+	dense = dense_load(cache);
+	counting.dense = dense;
 	cache_become_user(user);
 	counting.marks = dense_array(dense, sizeof(uint8));
 	counting.queue = dense_array(dense, sizeof(uint32));

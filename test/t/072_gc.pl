@@ -180,4 +180,32 @@ sql("CALL gc_run($plan, share => 1)");
 is(sql("SELECT state FROM gc_plan WHERE plan = $plan"), 'done',
 	'another session goes on');
 $session->kill_kill;
+
+# ---- gc_plan leaves the processors to those who commit
+
+sql(<<'END');
+	CREATE TABLE public.busy (n int);
+	WITH p AS (SELECT n, translate(md5('more ' || n), 'e', 'z') AS h
+		FROM generate_series(1, 60000) AS n)
+	SELECT publish_many(array_agg(format(E'StorePath: /nix/store/%1$s-%2$s\n'
+		'URL: nar/%1$s\nNarHash: sha256:0%3$s\nNarSize: 1\nReferences: \n',
+		h, n, substr(h || h, 1, 51))::narinfo)) FROM p;
+END
+my $busy = start('DO $$ BEGIN FOR i IN 1 .. 10000000 LOOP'
+	. ' INSERT INTO public.busy VALUES (i); COMMIT; END LOOP; END $$');
+$session = start("SELECT narinfo.gc_plan('0', max_fraction => 1, share => 0.001)");
+my $planning = q{FROM pg_stat_activity WHERE state = 'active'
+	AND query LIKE 'SELECT narinfo.gc_plan%'};
+ok(poll_until(sub { sql("SELECT count(*) $planning
+	AND wait_event_type = 'Extension'") eq 1 }), 'it rests while others commit');
+sql("SELECT pg_cancel_backend(pid) $planning");
+ok(poll_until(sub { sql("SELECT count(*) $planning") eq 0 }),
+	'and can be cancelled then');
+$session->finish;
+$busy->kill_kill;
+sql('SELECT pg_terminate_backend(pid) FROM pg_stat_activity'
+	. q{ WHERE query LIKE 'DO %'});
+sql("SELECT gc_plan('0', max_fraction => 1, share => 0.5)");
+is(sql('SELECT paths > 60000 FROM gc_plan ORDER BY plan DESC LIMIT 1'), 't',
+	'it finds all');
 done_testing();
