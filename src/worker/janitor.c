@@ -253,7 +253,7 @@ start_sites_worker(void)
 	bool		named;
 
 	StartTransactionCommand();
-	named = cache_catalog() != NULL && node_is_named();
+	named = cache_catalog_hold() != NULL && node_is_named();
 	CommitTransactionCommand();
 	if (!named ||
 		pg_atomic_exchange_u32(&worker_shared->sites_wanted, 1) != 0)

@@ -549,6 +549,6 @@ my $pusher = sql(q{SELECT narinfo.create_token('p', '{push,read}')});
 sql(q{UPDATE narinfo.node SET role = 'mirror'});
 $reply = http_put($port, '/nar/x.nar', 'x', Authorization => "Bearer $pusher");
 is($reply->{status}, 403, 'a PUT on a mirror: 403');
-like($reply->{body}, qr/^this site is a mirror: push to /, 'it says where to');
+like($reply->{body}, qr/^this site is a mirror\. Push to /, 'it says where to');
 
 done_testing();
