@@ -19,6 +19,7 @@
 
 #include "graph/dense.h"
 
+/* a call for each reference would cost more than the hash of one */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 

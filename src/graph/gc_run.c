@@ -38,7 +38,6 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
-#include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -50,7 +49,6 @@
 #include "cache/progress.h"
 #include "cache/referrer.h"
 #include "cache/transfer.h"
-#include "compat.h"
 #include "types/types.h"
 
 PG_FUNCTION_INFO_V1(gc_run);
@@ -59,7 +57,6 @@ PG_FUNCTION_INFO_V1(gc_run);
 #define BATCH_MIN	10
 #define BATCH_MS	25.0		/* that the lock of the cache is held */
 #define INDEX_EVENTS 5000		/* that the reverse index takes up at once */
-#define SLEEP_MAX	1000		/* ms */
 
 typedef struct Run
 {
@@ -522,23 +519,6 @@ run_batch(Run *run)
 	return run->next_place <= run->planned;
 }
 
-/* Others are to have the cache for the rest of the time. */
-static void
-leave_to_others(Run *run, double ms)
-{
-	double		rest = ms * (1 / run->share - 1);
-	long		wait = (long) Min(rest, SLEEP_MAX);
-
-	if (wait > 0)
-	{
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
-						 WL_EXIT_ON_PM_DEATH, wait,
-						 compat_wait_event("PgNarinfoCollection"));
-		ResetLatch(MyLatch);
-	}
-	CHECK_FOR_INTERRUPTS();
-}
-
 static void
 run_batches(Run *run)
 {
@@ -553,7 +533,7 @@ run_batches(Run *run)
 		look_at_roots(run);
 		more = run_batch(run);
 		if (more)
-			leave_to_others(run, milliseconds_since(start));
+			pace_rest(milliseconds_since(start), run->share);
 	}
 }
 

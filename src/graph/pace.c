@@ -24,7 +24,7 @@
 #include "compat.h"
 
 #define SLICE_MS	10
-#define REST_MS_MAX 10000
+#define REST_MS_MAX 1000
 
 static double pace_share = 1;
 static instr_time slice_start;
@@ -47,13 +47,18 @@ pace_begin(double share)
 	start_slice();
 }
 
-static void
-rest(double ms)
+void
+pace_rest(double worked, double share)
 {
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-					 (long) Min(ms, REST_MS_MAX),
-					 compat_wait_event("PgNarinfoCollection"));
-	ResetLatch(MyLatch);
+	long		wait = (long) Min(worked * (1 / share - 1), REST_MS_MAX);
+
+	if (wait > 0)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
+						 WL_EXIT_ON_PM_DEATH, wait,
+						 compat_wait_event("PgNarinfoCollection"));
+		ResetLatch(MyLatch);
+	}
 	CHECK_FOR_INTERRUPTS();
 }
 
@@ -71,6 +76,6 @@ pace(void)
 	if (worked < SLICE_MS)
 		return;
 	if (U64FromFullTransactionId(ReadNextFullTransactionId()) != next_xid)
-		rest(worked * (1 / pace_share - 1));
+		pace_rest(worked, pace_share);
 	start_slice();
 }

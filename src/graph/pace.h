@@ -21,6 +21,12 @@
 extern void pace_begin(double share);
 
 /*
+ * The rest that belongs to so many ms of work, a second at most; may be
+ * interrupted.
+ */
+extern void pace_rest(double worked, double share);
+
+/*
  * To be called every millisecond or so; may sleep, and may be interrupted.
  * Nothing that others wait for may be held.
  */

@@ -79,6 +79,13 @@ touched(Errand *errand, const JobResult *result)
 	serve_request(errand->req);
 }
 
+/* Writers do, and what a mirror is asked for says nothing to its primary. */
+static bool
+notes_use(void)
+{
+	return job_room() != JOB_NEVER && node_state() != NODE_MIRROR;
+}
+
 bool
 use_by_pusher(HttpRequest *req, const CacheInfo *cache, const uint8 *hashes,
 			  int n, HttpReply *reply)
@@ -90,8 +97,8 @@ use_by_pusher(HttpRequest *req, const CacheInfo *cache, const uint8 *hashes,
 		reply_unavailable(reply);
 		return false;
 	}
-	if (use != NULL || n == 0 || node_state() == NODE_MIRROR ||
-		!auth_may(req, cache, AUTH_PUSH) || job_room() == JOB_NEVER)
+	if (use != NULL || n == 0 || !auth_may(req, cache, AUTH_PUSH) ||
+		!notes_use())
 		return true;
 
 	use = MemoryContextAllocZero(TopMemoryContext, offsetof(Use, hashes) +
@@ -117,8 +124,7 @@ use_paths(HttpRequest *req, const CacheInfo *cache, const uint8 *hashes,
 
 	if (!use_by_pusher(req, cache, hashes, n, reply))
 		return false;
-	if (http_request_data(req) != NULL || node_state() == NODE_MIRROR ||
-		job_room() == JOB_NEVER)
+	if (http_request_data(req) != NULL || !notes_use())
 		return true;
 	while (next < n)
 	{

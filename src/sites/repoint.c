@@ -458,6 +458,7 @@ repoint(PG_FUNCTION_ARGS)
 	Upstream   *upstream = &repoint.upstream;
 	char	   *old_name;
 	char	   *old_conninfo;
+	bool		same;
 
 	upstream->conninfo = local_argument(fcinfo, 0);
 	if (upstream->conninfo == NULL)
@@ -476,13 +477,16 @@ repoint(PG_FUNCTION_ARGS)
 	local_commit();
 	upstream_connect(upstream);
 	upstream_admit(upstream);
-	if (old_conninfo && strcmp(upstream->name, old_name) == 0)
+	same = old_conninfo && strcmp(upstream->name, old_name) == 0;
+	/* without our slot it is another server of this name, or has lost it */
+	if (same && upstream_has_slot(upstream))
 		change_conninfo(upstream);
 	else
 	{
 		progress_start(PROGRESS_REPOINT, cache_catalog()->valid_path_rel);
 		move(&repoint);
-		leave_old(context, old_conninfo, upstream->site);
+		if (!same)
+			leave_old(context, old_conninfo, upstream->site);
 		prove();
 		progress_end();
 	}

@@ -29,17 +29,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
-#include "storage/ipc.h"
-#include "storage/latch.h"
-#include "tcop/tcopprot.h"
-#include "utils/guc.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "cache/cache.h"
@@ -60,13 +50,6 @@
 #define SWEEP_AGE	3600		/* s since one was written to */
 #define WAIT_MIN	1000		/* ms */
 #define WAIT_MAX	5000		/* ms */
-
-/*
- * It takes locks of several tables, and is in nobody's way: shorter than
- * deadlock_timeout, so that it is the janitor that gives up when somebody
- * drops or alters them, and not who does that.
- */
-#define LOCK_PATIENCE "100ms"
 
 /*
  * Those that have events, found from one to the next in the index: a cache
@@ -167,7 +150,8 @@ prune(const char *cache)
 
 /*
  * The same of who holds how much.  Sources of roots may fail, which must keep
- * nothing else from being done: it is logged, and tried again.
+ * nothing else from being done: it is logged, unless somebody has locked
+ * something, and tried again.
  */
 static void
 sample(const char *cache)
@@ -188,12 +172,9 @@ sample(const char *cache)
 	}
 	PG_CATCH();
 	{
-		HOLD_INTERRUPTS();
-		EmitErrorReport();
-		AbortCurrentTransaction();
-		MemoryContextSwitchTo(context);
-		FlushErrorState();
-		RESUME_INTERRUPTS();
+		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
+			EmitErrorReport();
+		worker_forget_error(context);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
@@ -272,7 +253,6 @@ work(MemoryContext context)
 	bool		prunes = root_prune_is_due();
 	bool		samples = usage_is_due();
 
-	MemoryContextReset(context);
 	start_sites_worker();
 	caches = read_caches(context);
 	foreach(cell, caches)
@@ -291,7 +271,6 @@ work(MemoryContext context)
 	sweep_uploads();
 	if (caches != NIL)
 		busy |= removal_work();
-	pgstat_report_stat(false);
 	return busy;
 }
 
@@ -309,53 +288,25 @@ try_work(MemoryContext context)
 	{
 		if (geterrcode() != ERRCODE_LOCK_NOT_AVAILABLE)
 			PG_RE_THROW();
-		HOLD_INTERRUPTS();
-		disable_all_timeouts(false);
-		QueryCancelPending = false;
-		AbortOutOfAnyTransaction();
-		FlushErrorState();
-		RESUME_INTERRUPTS();
+		worker_forget_error(context);
 	}
 	PG_END_TRY();
 	return busy;
 }
 
+static long
+take_turn(MemoryContext context)
+{
+	static long wait = WAIT_MIN;
+
+	wait = try_work(context) ? WAIT_MIN : Min(wait * 2, WAIT_MAX);
+	return wait;
+}
+
 void
 pg_narinfo_janitor_main(Datum arg)
 {
-	MemoryContext context;
-	uint32		wait_event;
-	long		wait = WAIT_MIN;
-
 	(void) arg;
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnection(worker_database, worker_role, 0);
-	pgstat_report_appname(MyBgworkerEntry->bgw_type);
-	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);
-	context = AllocSetContextCreate(TopMemoryContext, "narinfo janitor",
-									ALLOCSET_SMALL_SIZES);
-	wait_event = compat_wait_event("PgNarinfoJanitor");
-
-	while (!ShutdownRequestPending)
-	{
-		/* a merge may take long: it is given up, but to be idle is no error */
-		pqsignal(SIGTERM, die);
-		worker_interrupts();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			nar_root_reload();
-		}
-		wait = try_work(context) ? WAIT_MIN : Min(wait * 2, WAIT_MAX);
-		pgstat_report_activity(STATE_IDLE, NULL);
-		pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-		worker_interrupts();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
-						 WL_EXIT_ON_PM_DEATH, wait, wait_event);
-		ResetLatch(MyLatch);
-	}
-	proc_exit(0);
+	worker_take_turns("janitor", compat_wait_event("PgNarinfoJanitor"),
+					  take_turn);
 }

@@ -7,8 +7,7 @@
  *	  launcher ──> sites worker:	a turn, wait pg_narinfo.site_interval
  *									an error: noted, and the next turn later
  *
- * It is no part of the janitor, since it waits for other machines.  A server
- * that is alone costs it one lookup every few seconds.
+ * It is no part of the janitor, since it waits for other machines.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -16,17 +15,7 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
-#include "storage/ipc.h"
-#include "storage/latch.h"
-#include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
-#include "utils/timeout.h"
 
 #include "compat.h"
 #include "sites/sites.h"
@@ -34,21 +23,6 @@
 
 #define ALONE_PAUSE 5000		/* ms */
 #define FAILED_PAUSE 5000		/* ms, at least */
-
-/* Gives up locks before who drops or alters something has to. */
-#define LOCK_PATIENCE "100ms"
-
-static void
-forget_error(MemoryContext context)
-{
-	HOLD_INTERRUPTS();
-	disable_all_timeouts(false);
-	QueryCancelPending = false;
-	AbortOutOfAnyTransaction();
-	MemoryContextSwitchTo(context);
-	FlushErrorState();
-	RESUME_INTERRUPTS();
-}
 
 /* The message of the error at hand, kept in "context". */
 static char *
@@ -72,7 +46,7 @@ note_failure(MemoryContext context, const char *message)
 	PG_CATCH();
 	{
 		EmitErrorReport();
-		forget_error(context);
+		worker_forget_error(context);
 	}
 	PG_END_TRY();
 }
@@ -98,52 +72,18 @@ try_turn(MemoryContext context)
 		if (strncmp(last, message, sizeof(last) - 1) != 0)
 			EmitErrorReport();
 		strlcpy(last, message, sizeof(last));
-		forget_error(context);
+		worker_forget_error(context);
 		wait = Max(sites_interval, FAILED_PAUSE);
 	}
 	PG_END_TRY();
 	if (message)
 		note_failure(context, message);
-	MemoryContextReset(context);
 	return wait;
 }
 
 void
 pg_narinfo_sites_main(Datum arg)
 {
-	MemoryContext context;
-	uint32		wait_event;
-
 	(void) arg;
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnection(worker_database, worker_role, 0);
-	pgstat_report_appname(MyBgworkerEntry->bgw_type);
-	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);
-	context = AllocSetContextCreate(TopMemoryContext, "narinfo sites worker",
-									ALLOCSET_SMALL_SIZES);
-	wait_event = compat_wait_event("PgNarinfoSites");
-
-	while (!ShutdownRequestPending)
-	{
-		long		wait;
-
-		pqsignal(SIGTERM, die);
-		worker_interrupts();
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
-		wait = try_turn(context);
-		pgstat_report_stat(false);
-		pgstat_report_activity(STATE_IDLE, NULL);
-		pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-		worker_interrupts();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
-						 WL_EXIT_ON_PM_DEATH, wait, wait_event);
-		ResetLatch(MyLatch);
-	}
-	proc_exit(0);
+	worker_take_turns("sites", compat_wait_event("PgNarinfoSites"), try_turn);
 }

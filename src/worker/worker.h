@@ -125,6 +125,20 @@ extern void worker_wake(uint32 pid);
 /* Is this one of the processes that receive uploads? */
 extern bool worker_is_living(uint32 pid);
 
+/* ---- workers that serve nobody (turns.c) ---- */
+
+/*
+ * Such a worker until it is told to go: connects, and again and again calls
+ * "turn", which returns ms to wait; the context is reset after each.  What it
+ * raises ends the worker.
+ */
+extern void worker_take_turns(const char *name, uint32 wait_event,
+							  long (*turn) (MemoryContext context))
+			pg_attribute_noreturn();
+
+/* In a PG_CATCH(): as if nothing had happened, in no transaction. */
+extern void worker_forget_error(MemoryContext context);
+
 /* ---- interrupts (interrupts.c) ---- */
 
 /* To be called often, outside of a transaction. */

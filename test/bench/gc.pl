@@ -173,7 +173,7 @@ sub end_session
 		unless kill 0, $pid;
 	end_process($pid);
 	sql("SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity
-		WHERE application_name = '$name'");
+		WHERE application_name = '$name' AND backend_type = 'client backend'");
 }
 
 sub file

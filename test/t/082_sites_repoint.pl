@@ -126,6 +126,22 @@ publish(20011, 20020);
 ok(all_caught_up($bonn), 'goes on');
 is(slots($oslo), 'narinfo_bonn', 'with its slot');
 
+# ---- the primary is gone for good (README.md, Sites)
+
+is(repoint($bonn, $paris), 'done', 'both follow the primary');
+ok(caught_up($_, $paris), 'and have what it has') for $oslo, $bonn;
+$paris->stop('immediate');
+sql($oslo, 'CALL narinfo.leave_site(force => true)');
+is(sql($oslo, 'SELECT narinfo.node_state()'), 'fenced', 'one leaves it');
+sql($oslo, 'SELECT narinfo.start()');
+is(sql($oslo, 'SELECT narinfo.node_state()'), 'primary', 'and is the primary');
+sql($oslo, q{SELECT narinfo.publish(E'StorePath: /nix/store/}
+	. ('a' x 32) . q{-after\nURL: nar/after\nNarHash: sha256:}
+	. ('0' x 52) . q{\nNarSize: 9\nReferences: \n')});
+is(repoint($bonn, $oslo), 'done', 'the other mirror follows it');
+ok(caught_up($bonn, $oslo), 'and has what it publishes');
+is(digests($bonn), digests($oslo), 'equal');
+
 for my $node ($paris, $oslo, $bonn)
 {
 	unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/,
