@@ -103,6 +103,18 @@ isnt($status, 0, 'with a token that may but read, too');
 like($err, qr/HTTP error 403.*response body.*\S/s, 'nix shows why');
 is(sql('SELECT count(*) FROM narinfo.valid_path'), '0', 'nothing came');
 
+my $other = q{'other-1:' || encode(sha256('other'), 'base64')};
+sql("SELECT narinfo.trust_key($other),
+	narinfo.alter_cache('main', min_signatures => 1)");
+my $events = sql(q{SELECT narinfo.last_event('main')});
+($status, $out, $err) = nix($home, 'nix', 'copy', '--to', $url, $top_path);
+isnt($status, 0, 'what no trusted key has signed is refused');
+like($err, qr/HTTP error 403.*response body.*signature/s, 'nix shows why');
+is(sql(q{SELECT count(*) FROM narinfo.valid_path}), '0', 'nothing came');
+is(sql(q{SELECT narinfo.last_event('main')}), $events, 'and nothing happened');
+sql("SELECT narinfo.alter_cache('main', min_signatures => 0),
+	narinfo.untrust_key($other)");
+
 my $offset = -s $node->logfile;
 ($status, $out, $err) = nix($home, 'nix', 'copy', '--to', $url, $top_path);
 is($status, 0, 'nix pushes a closure') or diag($err);
@@ -340,9 +352,10 @@ is(read_reply($socket)->{status}, 401, 'without a token: refused at once');
 
 # ---- no space
 
+# Not with what would be taken: the settings are not there at once.
 $node->append_conf('postgresql.conf', "pg_narinfo.upload_reserve = '1000TB'\n");
 $node->reload;
-ok(poll_until(sub { put("/$two->{file}", $nar_b)->{status} == 507 }),
+ok(poll_until(sub { put("/$two->{file}", $nar_a)->{status} == 507 }),
 	'no space: 507');
 is(contents(), $held, 'nothing has changed');
 ($status, $out, $err) = nix($home, 'nix', '--option', 'download-attempts', '1',
@@ -359,7 +372,7 @@ ok(poll_until(sub { put('/log/large', 'x' x (1024 * 1024 + 1))->{status}
 
 $node->append_conf('postgresql.conf', "pg_narinfo.writer_workers = 0\n");
 $node->reload;
-ok(poll_until(sub { put("/$two->{file}", $nar_b)->{status} == 405 }),
+ok(poll_until(sub { put("/$two->{file}", $nar_a)->{status} == 405 }),
 	'without writers nothing can be put');
 is(http_get($port, "/$one->{hash}.narinfo")->{status}, 200, 'but be read');
 $node->append_conf('postgresql.conf', "pg_narinfo.writer_workers = 2\n");

@@ -230,6 +230,7 @@ my $query = "SELECT check_nar(E'" . join('', map { "$_\\n" }
 my $started = 'SELECT pg_postmaster_start_time()';
 my $start_time = $node->safe_psql('postgres', $started);
 
+# Its check, not the zygote, which leads a group.
 sub child_of
 {
 	my ($parent) = @_;
@@ -237,8 +238,8 @@ sub child_of
 	{
 		open my $in, '<', $stat or next;
 		my $line = <$in> // '';
-		return $1 if $line =~ /^(\d+) \(pg_narinfo_chec\) \S (\d+) /
-			&& $2 == $parent;
+		return $1 if $line =~ /^(\d+) \(pg_narinfo_chec\) \S (\d+) (\d+) /
+			&& $2 == $parent && $3 != $1;
 	}
 	return undef;
 }

@@ -198,6 +198,8 @@ my $planning = q{FROM pg_stat_activity WHERE state = 'active'
 	AND query LIKE 'SELECT narinfo.gc_plan%'};
 ok(poll_until(sub { sql("SELECT count(*) $planning
 	AND wait_event_type = 'Extension'") eq 1 }), 'it rests while others commit');
+like(sql('SELECT command || chr(32) || phase FROM stat_progress'),
+	qr/^gc_plan (?:loading|marking|storing)$/, 'stat_progress shows where it is');
 sql("SELECT pg_cancel_backend(pid) $planning");
 ok(poll_until(sub { sql("SELECT count(*) $planning") eq 0 }),
 	'and can be cancelled then');
@@ -208,4 +210,18 @@ sql('SELECT pg_terminate_backend(pid) FROM pg_stat_activity'
 sql("SELECT gc_plan('0', max_fraction => 1, share => 0.5)");
 is(sql('SELECT paths > 60000 FROM gc_plan ORDER BY plan DESC LIMIT 1'), 't',
 	'it finds all');
+
+# ---- what takes much memory is said before
+
+sql('ANALYZE valid_path');
+my (undef, undef, $said) = $node->psql('postgres',
+	"SELECT narinfo.gc_plan('0', max_fraction => 1)");
+unlike($said, qr/MB/, 'nothing is said of a few MB');
+sql(q{UPDATE pg_class SET reltuples = 3000000
+	WHERE oid = 'narinfo.valid_path'::regclass});
+(undef, undef, $said) = $node->psql('postgres',
+	"SELECT narinfo.gc_plan('0', max_fraction => 1)");
+like($said, qr/NOTICE: +marking cache "main" takes about 1\d\d MB/,
+	'but of many, by the statistics');
+sql('ANALYZE valid_path');
 done_testing();
