@@ -31,6 +31,7 @@
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 #include "cache/key.h"
 #include "cache/node.h"
@@ -53,6 +54,10 @@ PG_FUNCTION_INFO_V1(default_cache);
 #define COLUMN_FILTER			9
 #define COLUMN_HOOK				10
 #define COLUMN_SIGN_WITH		11
+#define COLUMN_PUSH_COPIES		12
+#define COLUMN_PUSH_WAIT		13
+#define COLUMN_PUSH_WHEN_LATE	14
+#define COLUMN_VISIBLE_COPIES	15
 
 char	   *cache_default_name;
 
@@ -202,6 +207,33 @@ copy_name(TupleTableSlot *slot, int column, char *name, Size size)
 		strlcpy(name, TextDatumGetCString(value), size);
 }
 
+/* A number of a column that is never NULL. */
+static int32
+read_number(TupleTableSlot *slot, int column)
+{
+	bool		isnull;
+	Datum		value = slot_getattr(slot, column, &isnull);
+
+	return isnull ? 0 : DatumGetInt32(value);
+}
+
+/* What who pushes waits for. */
+static void
+read_push(TupleTableSlot *slot, CachePolicies *policies)
+{
+	char		label[NAMEDATALEN];
+	bool		isnull;
+	Interval   *wait;
+
+	policies->push_copies = read_number(slot, COLUMN_PUSH_COPIES);
+	wait = DatumGetIntervalP(slot_getattr(slot, COLUMN_PUSH_WAIT, &isnull));
+	policies->push_wait = isnull ? 0 :
+		(wait->time + wait->day * USECS_PER_DAY) / 1000;
+	copy_label(DatumGetObjectId(slot_getattr(slot, COLUMN_PUSH_WHEN_LATE,
+											 &isnull)), label);
+	policies->refuse_late = strcmp(label, "refuse") == 0;
+}
+
 static void
 read_policies(TupleTableSlot *slot, const Datum *values,
 			  CachePolicies *policies)
@@ -219,6 +251,7 @@ read_policies(TupleTableSlot *slot, const Datum *values,
 	copy_name(slot, COLUMN_HOOK, policies->hook, sizeof(policies->hook));
 	copy_name(slot, COLUMN_SIGN_WITH, policies->sign_with,
 			  sizeof(policies->sign_with));
+	read_push(slot, policies);
 }
 
 static void
@@ -250,6 +283,7 @@ read_row(TupleTableSlot *slot)
 	info->priority = DatumGetInt32(values[COLUMN_PRIORITY]);
 	info->want_mass_query = DatumGetBool(values[COLUMN_WANT_MASS_QUERY]);
 	info->require_closure = DatumGetBool(values[COLUMN_REQUIRE_CLOSURE]);
+	info->visible_copies = read_number(slot, COLUMN_VISIBLE_COPIES);
 	info->implied = false;
 
 	/* what is not surely public is private */

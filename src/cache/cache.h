@@ -28,6 +28,7 @@ typedef struct CacheInfo
 	bool		is_private;
 	bool		require_closure;
 	bool		implied;		/* main, without its row */
+	int32		visible_copies; /* see sites/visible.h */
 } CacheInfo;
 
 /* In the order of the enum divergence_action. */
@@ -41,7 +42,7 @@ typedef enum DivergenceAction
 #define CACHE_FUNCTION_MAX 255	/* bytes */
 #define SECRET_NAME_MAX 128		/* bytes; a file is called so */
 
-/* What the gate asks of what enters. */
+/* What the gate asks of what enters, and who pushes is promised. */
 typedef struct CachePolicies
 {
 	int32		min_signatures;
@@ -49,6 +50,9 @@ typedef struct CachePolicies
 	char		filter[CACHE_FUNCTION_MAX + 1]; /* "": none */
 	char		hook[CACHE_FUNCTION_MAX + 1];
 	char		sign_with[SECRET_NAME_MAX + 1]; /* a secret key; "": none */
+	int32		push_copies;	/* what a PUT waits for, */
+	int64		push_wait;		/* ms at most, */
+	bool		refuse_late;	/* and how it is answered then */
 } CachePolicies;
 
 /*

@@ -14,6 +14,11 @@ CREATE TYPE divergence_action AS ENUM ('refuse', 'keep', 'replace');
 COMMENT ON TYPE divergence_action IS
 'what a cache does with a narinfo of a path that is valid with another NarHash';
 
+CREATE TYPE late_action AS ENUM ('accept', 'refuse');
+
+COMMENT ON TYPE late_action IS
+'what who pushes is told when there are not enough copies in time: that it is published, or that it is refused';
+
 CREATE FUNCTION is_cache_name(text) RETURNS boolean
 	AS 'MODULE_PATHNAME'
 	LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -47,13 +52,22 @@ CREATE TABLE cache (
 	filter text,
 	hook text,
 	sign_with text,
+	push_copies integer NOT NULL DEFAULT 0,
+	push_wait interval NOT NULL DEFAULT '10 s',
+	push_when_late late_action NOT NULL DEFAULT 'accept',
+	visible_copies integer NOT NULL DEFAULT 0,
+	copies_include_files boolean NOT NULL DEFAULT false,
 	CONSTRAINT cache_name_valid CHECK (is_cache_name(name)),
 	CONSTRAINT cache_store_dir_valid CHECK (is_store_dir(store_dir)),
 	CONSTRAINT cache_priority_valid CHECK (priority >= 0),
 	CONSTRAINT cache_min_signatures_valid CHECK (min_signatures >= 0),
 	CONSTRAINT cache_filter_valid CHECK (octet_length(filter) BETWEEN 1 AND 255),
 	CONSTRAINT cache_hook_valid CHECK (octet_length(hook) BETWEEN 1 AND 255),
-	CONSTRAINT cache_sign_with_valid CHECK (is_secret_key_name(sign_with))
+	CONSTRAINT cache_sign_with_valid CHECK (is_secret_key_name(sign_with)),
+	CONSTRAINT cache_push_copies_valid CHECK (push_copies BETWEEN 0 AND 1000),
+	CONSTRAINT cache_push_wait_valid CHECK (push_wait BETWEEN '0' AND '10 min'),
+	CONSTRAINT cache_visible_copies_valid
+		CHECK (visible_copies BETWEEN 0 AND 1000)
 );
 
 COMMENT ON TABLE cache IS
@@ -80,6 +94,17 @@ COMMENT ON COLUMN cache.hook IS
 'name of a function (text, bigint, bigint) that is called with the cache and the first and last number of the events of a transaction, before it commits';
 COMMENT ON COLUMN cache.sign_with IS
 'name of the secret key of the server that signs what is published without a valid signature by a trusted key; NULL: none does';
+
+COMMENT ON COLUMN cache.push_copies IS
+'on how many other sites a narinfo that is put by HTTP must be before this is answered';
+COMMENT ON COLUMN cache.push_wait IS
+'for how long that is waited for: 0 to 10 minutes';
+COMMENT ON COLUMN cache.push_when_late IS
+'what is answered then: accept is 200 or 201, refuse is 409; it is published either way, and the copies come when they can';
+COMMENT ON COLUMN cache.visible_copies IS
+'HTTP shows a narinfo when so many other sites have its event, see site_cache.watermark; 0: at once';
+COMMENT ON COLUMN cache.copies_include_files IS
+'whether a site has an event only when it also has the files of all that was published up to it, see site_cache.files';
 
 -- No foreign key to cache, no edge table: see the design of the gate.
 CREATE TABLE valid_path (

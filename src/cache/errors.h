@@ -48,4 +48,10 @@
 /* What a site has is not what its events tell of, or its primary has. */
 #define ERRCODE_NARINFO_UNEQUAL		MAKE_SQLSTATE('N', 'I', '0', '1', '1')
 
+/* No room is left for what would have to be kept for mirrors. */
+#define ERRCODE_NARINFO_OVERLOAD	MAKE_SQLSTATE('N', 'I', '0', '1', '4')
+
+/* Another site is about to publish instead of this one: try again. */
+#define ERRCODE_NARINFO_SWITCHING	MAKE_SQLSTATE('N', 'I', '0', '2', '0')
+
 #endif							/* NARINFO_CACHE_ERRORS_H */

@@ -40,6 +40,8 @@ PG_FUNCTION_INFO_V1(event_refuse);
 PG_FUNCTION_INFO_V1(event_check_applied);
 
 bool		event_taking_rows = false;
+bool		event_written = false;
+bool		event_applied = false;
 
 /* Rows that go in together. */
 #define BATCH 200
@@ -213,6 +215,7 @@ event_writer_begin(const char *cache, const EventPosition *last)
 {
 	EventWriter *writer = palloc0(sizeof(EventWriter));
 
+	event_written = true;
 	writer->rel = table_open(require_catalog()->event_rel, RowExclusiveLock);
 	writer->indexes = CatalogOpenIndexes(writer->rel);
 	writer->cache = CStringGetTextDatum(cache);
@@ -354,12 +357,12 @@ check_epoch(const char *cache, const EventPosition *last,
 	int32		least = Max(last->epoch, node_least_epoch());
 	NodeState	state = node_state();
 
-	if (state == NODE_PRIMARY || state == NODE_FENCED)
+	if (state == NODE_PRIMARY || state == NODE_CLOSED || state == NODE_FENCED)
 		ereport(ERROR,
 				(errcode(ERRCODE_NARINFO_FENCED),
 				 errmsg("this server takes no events by replication"),
 				 errdetail("It is %s, and no mirror.",
-						   state == NODE_PRIMARY ? "a primary" : "fenced")));
+						   state == NODE_FENCED ? "fenced" : "a primary")));
 	if (next->epoch < least)
 		ereport(ERROR,
 				(errcode(ERRCODE_NARINFO_FENCED),
@@ -408,5 +411,6 @@ event_check_applied(PG_FUNCTION_ARGS)
 						next.seq, last.seq, cache),
 				 errdetail("Their epochs are %d and %d.",
 						   next.epoch, last.epoch)));
+	event_applied = true;
 	return PointerGetDatum(trigger->tg_trigtuple);
 }

@@ -111,4 +111,10 @@ extern int64 event_write(EventWriter *writer, EventKind kind,
 						 const uint8 *digest);
 extern void event_writer_end(EventWriter *writer);
 
+/* Has this transaction written events?  Reset by who asks at its end. */
+extern bool event_written;
+
+/* The same of events that replication applies. */
+extern bool event_applied;
+
 #endif							/* NARINFO_CACHE_EVENT_H */

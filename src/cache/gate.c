@@ -11,6 +11,7 @@
  *						may this server publish?  (node.c)
  *						the row of main, if it has none
  *						lock the caches, in the order of their names
+ *						still so?
  *						fresh snapshot
  *						net changes: first old row against last new one
  *						rules (rules.c), with what the session knows (known.c)
@@ -66,6 +67,7 @@
 #define ROUNDS_MAX 16
 
 static bool notify = true;
+static bool passing = false;
 
 /* A cache that was passed, and the events that this left. */
 typedef struct Passed
@@ -574,6 +576,7 @@ pass_all(void)
 
 	/* what others told us before they let go of the lock */
 	AcceptInvalidationMessages();
+	node_still_publishing();
 	require_main();
 	PushActiveSnapshot(GetLatestSnapshot());
 	changes = net_changes(&n);
@@ -603,6 +606,7 @@ pass(void)
 	 * crash, to something else.
 	 */
 	ForceSyncCommit();
+	passing = true;
 	node_require_publishing();
 	for (int round = 1; change_count() > 0; round++)
 	{
@@ -639,6 +643,7 @@ at_xact_event(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
+			passing = false;
 			change_forget();
 			offered_forget();
 			known_end_transaction(event == XACT_EVENT_COMMIT);
@@ -661,6 +666,12 @@ at_subxact_event(SubXactEvent event, SubTransactionId mine,
 		change_subabort(GetCurrentTransactionNestLevel());
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 		change_subcommit(GetCurrentTransactionNestLevel());
+}
+
+bool
+gate_is_passing(void)
+{
+	return passing;
 }
 
 void

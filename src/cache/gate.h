@@ -21,6 +21,9 @@
 /* Callbacks at the end of transactions; called once by _PG_init. */
 extern void gate_init(void);
 
+/* Does a transaction pass just now, with the locks of its caches? */
+extern bool gate_is_passing(void);
+
 /*
  * Takes the lock of a cache until the end of the transaction: whoever has it
  * sees the cache as it is and stays until the next number is taken.  To be

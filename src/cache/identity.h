@@ -14,12 +14,18 @@
 
 #include "access/xlogdefs.h"
 
+#define SITE_NAME_MAX 50
+
 typedef struct Identity
 {
 	bool		there;			/* false: no row, all else is 0 */
 	bool		primary;
 	bool		consistent;
 	bool		named;			/* other sites know it */
+	bool		closed;			/* a primary that does not publish */
+	bool		switching;		/* ... since another one is to do so */
+	char		closed_for[SITE_NAME_MAX + 1];
+	bool		bound;			/* by this promise */
 	int32		promised;
 	int32		epoch;
 	uint64		system_identifier;

@@ -14,6 +14,8 @@
  *	 differs	-				fenced: a clone, an old backup, a standby
  *								that was promoted
  *	 matches	-				primary, or mirror: see src/sites
+ *								closed: a primary that another site is, or is
+ *								to be, instead of; by the row itself
  *
  * Only narinfo.start() (start.c) leads out of restoring and fenced: it looks
  * at everything first, and begins another epoch.
@@ -70,8 +72,13 @@ PG_FUNCTION_INFO_V1(narinfo_node_state);
 #define COLUMN_EPOCH				5
 #define COLUMN_PROMISED				8
 #define COLUMN_CONSISTENT			9
-#define NCOLUMNS					9
-#define COLUMN_SITE					7	/* the only one that may be NULL */
+#define COLUMN_BOUND				11
+#define COLUMN_CLOSED				12
+#define COLUMN_CLOSED_FOR			13
+#define NCOLUMNS					13	/* that are read */
+/* Those that may be NULL: */
+#define COLUMN_SITE					7
+#define COLUMN_PROMISED_TO			10
 
 typedef enum RestoreSetting
 {
@@ -95,6 +102,7 @@ static Oid	known_rel;			/* the table it was read from */
 static bool known_valid = false;
 
 const char *(*node_mirror_detail) (void) = NULL;
+void		(*node_before_publishing) (void) = NULL;
 
 /* This transaction has written rows of a dump. */
 static bool took_dump = false;
@@ -126,22 +134,35 @@ is_primary(Oid role)
 	return result;
 }
 
+static bool
+may_be_null(int column)
+{
+	return column == COLUMN_SITE || column == COLUMN_PROMISED_TO ||
+		column >= COLUMN_CLOSED;
+}
+
 static void
 read_row(TupleTableSlot *slot, Identity *identity)
 {
 	Datum		values[NCOLUMNS + 1];
+	bool		nulls[NCOLUMNS + 1];
 
 	for (int i = 1; i <= NCOLUMNS; i++)
 	{
-		bool		isnull;
-
-		values[i] = slot_getattr(slot, i, &isnull);
-		if (isnull && i != COLUMN_SITE)
+		values[i] = slot_getattr(slot, i, &nulls[i]);
+		if (nulls[i] && !may_be_null(i))
 			elog(ERROR, "a column of narinfo.node is null");
-		if (i == COLUMN_SITE)
-			identity->named = !isnull;
 	}
 	identity->there = true;
+	identity->named = !nulls[COLUMN_SITE];
+	identity->bound = DatumGetBool(values[COLUMN_BOUND]);
+	identity->closed = !nulls[COLUMN_CLOSED];
+	identity->switching = identity->closed &&
+		strcmp(TextDatumGetCString(values[COLUMN_CLOSED]), "switchover") == 0;
+	if (!nulls[COLUMN_CLOSED_FOR])
+		strlcpy(identity->closed_for,
+				TextDatumGetCString(values[COLUMN_CLOSED_FOR]),
+				sizeof(identity->closed_for));
 	identity->system_identifier =
 		(uint64) DatumGetInt64(values[COLUMN_SYSTEM_IDENTIFIER]);
 	identity->timeline = (TimeLineID) DatumGetInt32(values[COLUMN_TIMELINE]);
@@ -214,7 +235,8 @@ node_least_epoch(void)
 {
 	const Identity *identity = identity_known();
 
-	return Max(identity->epoch, identity->promised);
+	return identity->bound ? Max(identity->epoch, identity->promised) :
+		identity->epoch;
 }
 
 bool
@@ -292,7 +314,15 @@ node_state(void)
 		return NODE_STANDBY;
 	if (identity->timeline != GetWALInsertionTimeLine())
 		return NODE_FENCED;
-	return identity->primary ? NODE_PRIMARY : NODE_MIRROR;
+	if (!identity->primary)
+		return NODE_MIRROR;
+	return identity->closed ? NODE_CLOSED : NODE_PRIMARY;
+}
+
+bool
+node_is_switching(void)
+{
+	return identity_known()->switching && node_state() == NODE_CLOSED;
 }
 
 bool
@@ -311,6 +341,7 @@ narinfo_node_state(PG_FUNCTION_ARGS)
 		[NODE_FENCED] = "fenced",
 		[NODE_STANDBY] = "standby",
 		[NODE_MIRROR] = "mirror",
+		[NODE_CLOSED] = "closed",
 		[NODE_PRIMARY] = "primary"
 	};
 
@@ -328,6 +359,31 @@ refuse_mirror(void)
 			 errmsg("this server is a mirror and does not publish"),
 			 detail ? errdetail("%s", detail) : 0,
 			 errhint("Publish at the primary.")));
+}
+
+static void
+refuse_closed(void)
+{
+	const Identity *identity = identity_known();
+	const char *site = identity->closed_for;
+
+	if (identity->switching)
+		ereport(ERROR,
+				(errcode(ERRCODE_NARINFO_SWITCHING),
+				 errmsg("this server does not publish now: site \"%s\" is to do so instead",
+						site),
+				 errhint("Try again, there when it publishes.")));
+	else
+	{
+		const char *detail = node_mirror_detail ? node_mirror_detail() : NULL;
+
+		ereport(ERROR,
+				(errcode(ERRCODE_NARINFO_FENCED),
+				 errmsg("this server does not publish any more, because of site \"%s\"",
+						site),
+				 detail ? errdetail("%s", detail) : 0,
+				 errhint("Publish at the primary. SELECT reason FROM narinfo.stat_sites says how this server becomes its mirror.")));
+	}
 }
 
 static void
@@ -351,6 +407,9 @@ refuse(NodeState state)
 			break;
 		case NODE_MIRROR:
 			refuse_mirror();
+			break;
+		case NODE_CLOSED:
+			refuse_closed();
 			break;
 		default:
 			break;
@@ -460,8 +519,20 @@ node_require_publishing(void)
 	}
 	state = node_state();
 	refuse(state);
+	if (state == NODE_PRIMARY && identity_known()->named &&
+		node_before_publishing)
+	{
+		node_before_publishing();
+		refuse(node_state());
+	}
 	if (state == NODE_NEW)
 		identity_write(1);
+}
+
+void
+node_still_publishing(void)
+{
+	refuse(node_state());
 }
 
 void

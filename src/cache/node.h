@@ -19,6 +19,7 @@ typedef enum NodeState
 	NODE_FENCED,				/* another one's identity: until start() */
 	NODE_STANDBY,				/* in recovery */
 	NODE_MIRROR,
+	NODE_CLOSED,				/* a primary that does not publish */
 	NODE_PRIMARY				/* publishes */
 } NodeState;
 
@@ -41,7 +42,7 @@ extern bool node_is_restoring(void);
  */
 extern bool node_takes_dump(void);
 
-/* Raises ERRCODE_NARINFO_FENCED where it is clear that the gate will. */
+/* Raises the error where it is clear that the gate will. */
 extern void node_check_fence(void);
 
 /* At the end of each transaction: before it commits, and after. */
@@ -51,14 +52,26 @@ extern void node_forget_transaction(void);
 /*
  * For the gate, before it takes the lock of a cache: returns if this server
  * may publish, having given an empty database its identity; else raises
- * ERRCODE_NARINFO_FENCED.
+ * ERRCODE_NARINFO_FENCED, ERRCODE_NARINFO_MIRROR or ERRCODE_NARINFO_SWITCHING.
  */
 extern void node_require_publishing(void);
+
+/*
+ * The same behind the lock: whoever has closed this server since then waits
+ * for those who have a lock, or is seen now.
+ */
+extern void node_still_publishing(void);
+
+/* Is it closed until another site publishes, so that one may try again? */
+extern bool node_is_switching(void);
 
 /* The epoch of what this server publishes. */
 extern int32 node_epoch(void);
 
-/* No event of a lower epoch is applied here any more. */
+/*
+ * No event of a lower epoch is applied here any more: its own, or one that
+ * this site is bound to by a promise.
+ */
 extern int32 node_least_epoch(void);
 
 /* Do other sites know this server? */
@@ -72,6 +85,12 @@ extern bool node_is_consistent(void);
  * or constant.  The room that knows of sites sets it.
  */
 extern const char *(*node_mirror_detail) (void);
+
+/*
+ * Called where others know this server, before it publishes: waits until it is
+ * known whether it may still do so, or raises an error.  Of the same room.
+ */
+extern void (*node_before_publishing) (void);
 
 /*
  * The part of narinfo.start() that is about identity: checks what was

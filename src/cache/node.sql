@@ -16,7 +16,14 @@ CREATE TABLE node (
 	since timestamptz NOT NULL,
 	site text COLLATE "C",
 	promised integer NOT NULL DEFAULT 0,
-	consistent boolean NOT NULL DEFAULT true
+	consistent boolean NOT NULL DEFAULT true,
+	promised_to text COLLATE "C",
+	bound boolean NOT NULL DEFAULT false,
+	closed text,
+	closed_for text COLLATE "C",
+	closed_epoch integer,
+	CONSTRAINT node_closed_valid CHECK (closed IN ('switchover', 'promise',
+		'epoch', 'behind', 'clone'))
 );
 
 CREATE UNIQUE INDEX node_one_row ON node ((true));
@@ -36,9 +43,19 @@ COMMENT ON COLUMN node.since IS 'when it began to be this';
 COMMENT ON COLUMN node.site IS
 'name of this site, once others know it; NULL: it is alone';
 COMMENT ON COLUMN node.promised IS
-'the highest epoch that this site has promised to follow: it applies no event of a lower one; 0: none';
+'the highest epoch that this site has ever promised to somebody; it promises none twice; 0: none';
 COMMENT ON COLUMN node.consistent IS
 'whether its caches are whole: false while a mirror is filled for the first time; until then nothing is served';
+
+COMMENT ON COLUMN node.promised_to IS
+'name of the site that this epoch was promised to';
+COMMENT ON COLUMN node.bound IS
+'whether the promise binds: until that site publishes in the epoch, or has given it up, no event of a lower one is applied';
+COMMENT ON COLUMN node.closed IS
+'why a primary does not publish: switchover, to another site; promise, given to one; epoch, of another primary, that is higher; behind, what mirrors of it have; clone, of a server that answers under its name; NULL: it does';
+COMMENT ON COLUMN node.closed_for IS 'the site that it is closed for';
+COMMENT ON COLUMN node.closed_epoch IS
+'epoch in which that site publishes, or is to';
 
 -- Every process remembers the row.
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON node
@@ -51,4 +68,4 @@ CREATE FUNCTION node_state() RETURNS text
 	LANGUAGE C STABLE PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION node_state() IS
-'what this server does in this database: primary; mirror; standby, in recovery; new, empty; restoring and fenced, both until start() has checked it';
+'what this server does in this database: primary; closed, a primary that does not publish, see node.closed; mirror; standby, in recovery; new, empty; restoring and fenced, both until start() has checked it';

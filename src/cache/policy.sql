@@ -61,7 +61,12 @@ CREATE FUNCTION create_cache(
 		on_divergence divergence_action DEFAULT 'refuse',
 		filter text DEFAULT NULL,
 		hook text DEFAULT NULL,
-		sign_with text DEFAULT NULL)
+		sign_with text DEFAULT NULL,
+		push_copies integer DEFAULT 0,
+		push_wait interval DEFAULT '10 s',
+		push_when_late late_action DEFAULT 'accept',
+		visible_copies integer DEFAULT 0,
+		copies_include_files boolean DEFAULT false)
 	RETURNS boolean
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -70,7 +75,9 @@ DECLARE
 	wanted narinfo.cache := ROW(name, store_dir, priority, want_mass_query,
 		visibility, require_closure, min_signatures, on_divergence,
 		narinfo.policy_function(filter, false),
-		narinfo.policy_function(hook, true), narinfo.policy_key(sign_with));
+		narinfo.policy_function(hook, true), narinfo.policy_key(sign_with),
+		push_copies, push_wait, push_when_late, visible_copies,
+		copies_include_files);
 	there narinfo.cache;
 BEGIN
 	INSERT INTO narinfo.cache SELECT wanted.* ON CONFLICT DO NOTHING;
@@ -88,7 +95,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text) IS
+COMMENT ON FUNCTION create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text, integer, interval, late_action, integer, boolean) IS
 'makes a cache; false if it is there already and is the same';
 
 CREATE FUNCTION alter_cache(
@@ -102,7 +109,12 @@ CREATE FUNCTION alter_cache(
 		on_divergence divergence_action DEFAULT NULL,
 		filter text DEFAULT NULL,
 		hook text DEFAULT NULL,
-		sign_with text DEFAULT NULL)
+		sign_with text DEFAULT NULL,
+		push_copies integer DEFAULT NULL,
+		push_wait interval DEFAULT NULL,
+		push_when_late late_action DEFAULT NULL,
+		visible_copies integer DEFAULT NULL,
+		copies_include_files boolean DEFAULT NULL)
 	RETURNS boolean
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -134,7 +146,12 @@ BEGIN
 		CASE WHEN hook IS NULL THEN old.hook WHEN hook <> ''
 			THEN narinfo.policy_function(hook, true) END,
 		CASE WHEN sign_with IS NULL THEN old.sign_with WHEN sign_with <> ''
-			THEN narinfo.policy_key(sign_with) END);
+			THEN narinfo.policy_key(sign_with) END,
+		coalesce(push_copies, old.push_copies),
+		coalesce(push_wait, old.push_wait),
+		coalesce(push_when_late, old.push_when_late),
+		coalesce(visible_copies, old.visible_copies),
+		coalesce(copies_include_files, old.copies_include_files));
 	IF new IS NOT DISTINCT FROM old THEN
 		RETURN false;
 	END IF;
@@ -145,13 +162,17 @@ BEGIN
 			require_closure = new.require_closure,
 			min_signatures = new.min_signatures,
 			on_divergence = new.on_divergence, filter = new.filter,
-			hook = new.hook, sign_with = new.sign_with
+			hook = new.hook, sign_with = new.sign_with,
+			push_copies = new.push_copies, push_wait = new.push_wait,
+			push_when_late = new.push_when_late,
+			visible_copies = new.visible_copies,
+			copies_include_files = new.copies_include_files
 		WHERE c.name = alter_cache.name;
 	RETURN true;
 END
 $$;
 
-COMMENT ON FUNCTION alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text) IS
+COMMENT ON FUNCTION alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text, integer, interval, late_action, integer, boolean) IS
 'changes a cache where an argument is not NULL, a filter, hook or sign_with of '''' is none; whether that changed anything';
 
 CREATE FUNCTION drop_cache(name text) RETURNS boolean
@@ -207,13 +228,13 @@ GRANT SELECT ON cache, valid_path, key, token, event, divergence,
 	TO narinfo_reader, narinfo_publisher, narinfo_admin;
 
 REVOKE ALL ON FUNCTION
-	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
-	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
+	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text, integer, interval, late_action, integer, boolean),
+	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text, integer, interval, late_action, integer, boolean),
 	drop_cache(text), policy_key(text)
 	FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
-	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
-	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text),
+	create_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text, integer, interval, late_action, integer, boolean),
+	alter_cache(text, text, integer, boolean, visibility, boolean, integer, divergence_action, text, text, text, integer, interval, late_action, integer, boolean),
 	drop_cache(text), trust_key(text, text), untrust_key(text, text),
 	allow_push(text, boolean, text),
 	create_token(text, text[], timestamptz, text), revoke_token(text, text)

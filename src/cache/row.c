@@ -52,7 +52,9 @@ const GatedTable gated_tables[] = {
 		.removed = EVENT_DROP_CACHE,
 		.columns = {"name", "store_dir", "priority", "want_mass_query",
 			"visibility", "require_closure", "min_signatures",
-		"on_divergence", "filter", "hook", "sign_with"}
+			"on_divergence", "filter", "hook", "sign_with", "push_copies",
+		"push_wait", "push_when_late", "visible_copies",
+		"copies_include_files"}
 	},
 	[GATED_KEY] = {
 		.name = "key", .tag = 3,

@@ -51,7 +51,7 @@ typedef struct RowDigest
 	uint8		bytes[DIGEST_LEN];
 } RowDigest;
 
-#define ROW_COLUMNS_MAX 12
+#define ROW_COLUMNS_MAX 20
 
 /* One gated table.  A further one is one more entry in row.c. */
 typedef struct GatedTable

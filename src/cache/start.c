@@ -228,7 +228,9 @@ identity_write(int32 epoch)
 							  "ON CONFLICT ((true)) DO UPDATE "
 							  "SET system_identifier = $1, timeline = $2, "
 							  "database = $3, role = 'primary', epoch = $4, "
-							  "since = excluded.since, consistent = true",
+							  "since = excluded.since, consistent = true, "
+							  "bound = false, closed = NULL, "
+							  "closed_for = NULL, closed_epoch = NULL",
 							  lengthof(types), types, values, NULL, false,
 							  0) != SPI_OK_INSERT)
 		elog(ERROR, "could not write narinfo.node");
@@ -279,7 +281,9 @@ take_identity(NodeState state)
 		elog(ERROR, "could not disconnect from SPI");
 	PopActiveSnapshot();
 	cache_become_user(user);
-	identity_write(Max(looked.epoch, node_epoch()) + 1);
+	/* nor one that was promised to somebody */
+	identity_write(Max(Max(looked.epoch, node_epoch()),
+					   identity_known()->promised) + 1);
 }
 
 bool

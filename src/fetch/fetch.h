@@ -58,6 +58,10 @@ typedef struct FetchSource
  */
 extern List *fetch_sources(const CacheInfo *cache);
 
+/* The same, with a site behind them that serves the cache below its URL. */
+extern List *fetch_add_site(List *sources, const char *url,
+							const CacheInfo *cache);
+
 /* ---- who has it? (probe.c) ---- */
 
 /*

@@ -279,3 +279,22 @@ fetch_sources(const CacheInfo *cache)
 	}
 	return sources;
 }
+
+List *
+fetch_add_site(List *sources, const char *url, const CacheInfo *cache)
+{
+	SourceRow	row = {0};
+	size_t		len = strlen(url);
+	char	   *tokens = read_tokens();
+	FetchSource *source;
+
+	while (len > 0 && url[len - 1] == '/')
+		len--;
+	row.url = psprintf("%.*s/%s", (int) len, url, cache->name);
+	source = make_source(&row, cache->name, tokens);
+	if (source->token == NULL && strcmp(cache->name, CACHE_MAIN) == 0)
+		source->token = find_token(tokens, url);
+	if (cache->is_private && source->token == NULL)
+		return sources;
+	return lappend(sources, source);
+}

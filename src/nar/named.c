@@ -40,6 +40,7 @@
 #include "compat.h"
 #include "nar/named.h"
 #include "nar/removal.h"
+#include "nar/root.h"
 #include "nar/temp.h"
 #include "types/types.h"
 
@@ -109,6 +110,17 @@ describe(NamedFile *file)
 	}
 }
 
+static void
+read_file(const Narinfo *narinfo, int number, NamedFile *file)
+{
+	Span		url = narinfo->urls[number].url;
+
+	file->path = NULL;
+	file->url = pnstrdup(url.data, url.len);
+	nar_check_expect(narinfo, number, &file->expect);
+	describe(file);
+}
+
 bool
 named_by(const struct varlena *info, const char *path, NamedFile *file)
 {
@@ -118,16 +130,35 @@ named_by(const struct varlena *info, const char *path, NamedFile *file)
 		return false;
 	for (int i = 0; i < narinfo.nurls; i++)
 	{
-		const NarinfoUrl *url = &narinfo.urls[i];
-
-		if (!names(url->url, path))
+		if (!names(narinfo.urls[i].url, path))
 			continue;
-		file->url = pnstrdup(url->url.data, url->url.len);
-		nar_check_expect(&narinfo, i, &file->expect);
-		describe(file);
+		read_file(&narinfo, i, file);
 		return true;
 	}
 	return false;
+}
+
+List *
+named_files(const struct varlena *info)
+{
+	Narinfo		narinfo;
+	List	   *files = NIL;
+
+	if (!read_narinfo(info, &narinfo))
+		return NIL;
+	for (int i = 0; i < narinfo.nurls; i++)
+	{
+		char	   *path = nar_url_path(narinfo.urls[i].url);
+		NamedFile  *file;
+
+		if (path == NULL)
+			continue;
+		file = palloc(sizeof(NamedFile));
+		read_file(&narinfo, i, file);
+		file->path = path;
+		files = lappend(files, file);
+	}
+	return files;
 }
 
 bool

@@ -13,6 +13,8 @@
 
 #include "postgres.h"
 
+#include "nodes/pg_list.h"
+
 #include "base/hash.h"
 #include "base/text.h"
 #include "nar/check.h"
@@ -20,6 +22,8 @@
 /* What a narinfo says of one of its files. */
 typedef struct NamedFile
 {
+	char	   *path;			/* where it lies, relative to the directory of
+								 * its cache, palloc'd; or not told */
 	char	   *url;			/* as it is written, palloc'd */
 	bool		has_size;
 	uint64		size;			/* FileSize, bytes */
@@ -34,6 +38,12 @@ typedef struct NamedFile
  */
 extern bool named_by(const struct varlena *info, const char *path,
 					 NamedFile *file);
+
+/*
+ * All files that it names below nar/ of its cache, NamedFile with "path", in
+ * its order; palloc'd.
+ */
+extern List *named_files(const struct varlena *info);
 
 /*
  * The hash part of a store path that the name of a file begins with, as

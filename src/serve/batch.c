@@ -172,6 +172,14 @@ batch_narinfo(const CacheInfo *cache, const uint8 hash[STORE_HASH_LEN],
 	return *info != NULL ? SERVE_FOUND : SERVE_ABSENT;
 }
 
+bool
+batch_hides(const CacheInfo *cache, const uint8 hash[STORE_HASH_LEN])
+{
+	batch_transaction();
+	opening = &events_locked;
+	return hidden_path(cache, hash, completions);
+}
+
 static void
 log_missing_index(void)
 {

@@ -186,7 +186,7 @@ route_narinfos(HttpRequest *req, const CacheInfo *cache, HttpReply *reply)
 	initStringInfo(&text);
 	for (int i = 0; i < wanted.n; i++)
 	{
-		ServeResult result = batch_narinfo(cache, wanted.hashes[i].bytes,
+		ServeResult result = shown_narinfo(req, cache, wanted.hashes[i].bytes,
 										   &info);
 
 		CHECK_FOR_INTERRUPTS();
@@ -214,7 +214,7 @@ route_missing(HttpRequest *req, const CacheInfo *cache, HttpReply *reply)
 	initStringInfo(&text);
 	for (int i = 0; i < wanted.n; i++)
 	{
-		ServeResult result = batch_narinfo(cache, wanted.hashes[i].bytes,
+		ServeResult result = shown_narinfo(req, cache, wanted.hashes[i].bytes,
 										   &info);
 		char		line[LINE_LEN];
 
@@ -283,8 +283,8 @@ route_closure(HttpRequest *req, const CacheInfo *cache, Span hash,
 	initStringInfo(&text);
 	for (int i = 0; i < closure.n; i++)
 	{
-		ServeResult result = batch_narinfo(cache, closure.hashes[i].bytes,
-										   &info);
+		ServeResult result = shown_narinfo(req, cache,
+										   closure.hashes[i].bytes, &info);
 
 		CHECK_FOR_INTERRUPTS();
 		if (result == SERVE_UNAVAILABLE)

@@ -239,9 +239,12 @@ reply_gone(const CacheInfo *cache, const FollowRange *range, int64 after,
 	reply_json(reply, 410, "application/json", &json);
 }
 
+/* What is not shown yet is not told either, so that nothing told is lost. */
 static void
-reply_events(Follower *follower, int64 limit, HttpReply *reply)
+reply_events(const CacheInfo *cache, Follower *follower, int64 limit,
+			 HttpReply *reply)
 {
+	int64		last = hidden_from(cache);
 	StringInfoData json;
 	FollowEvent event;
 
@@ -249,8 +252,11 @@ reply_events(Follower *follower, int64 limit, HttpReply *reply)
 	for (int64 n = 0; n < limit && json.len < REPLY_MAX; n++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!follow_next(follower, &event))
+		if (!follow_next(follower, &event) || event.seq > last)
 			break;
+		if (event.info != NULL && cache->visible_copies > 0 &&
+			batch_hides(cache, event.hash))
+			event.info = NULL;
 		add_event(&json, &event);
 	}
 	follow_end(follower);
@@ -276,5 +282,5 @@ route_changes(HttpRequest *req, const CacheInfo *cache, HttpReply *reply)
 	else if (follower == NULL)
 		reply_gone(cache, &range, parameters.after, reply);
 	else
-		reply_events(follower, parameters.limit, reply);
+		reply_events(cache, follower, parameters.limit, reply);
 }

@@ -52,7 +52,9 @@ finish(Errand *errand, const JobResult *result)
 static void
 look_after(Errand *errand, TimestampTz now)
 {
-	JobResult	result = {503, "no writer worker had time for it"};
+	JobResult	result = {
+		.status = 503, .reason = "no writer worker had time for it"
+	};
 
 	if (errand->submitted && job_poll(&errand->ticket, &result))
 	{

@@ -55,6 +55,8 @@ typedef struct Job
 typedef struct JobResult
 {
 	int			status;
+	int			copies;			/* other sites that have it, */
+	int			asked;			/* of so many; 0: nobody asked */
 	char		reason[JOB_REASON_MAX];
 } JobResult;
 

@@ -41,7 +41,8 @@
 
 #include "http/conditional.h"
 #include "http/growth.h"
-#include "serve/errand.h"
+#include "serve/bring.h"
+#include "serve/jobs.h"
 #include "serve/route.h"
 #include "serve/serve.h"
 
@@ -50,8 +51,7 @@
 
 #define LOOK_PAUSE		200		/* ms between looks when nobody wakes us */
 
-/* Bytes of a URL that a client is sent to. */
-#define LOCATION_MAX	4096
+#define LOCATION_MAX	BRING_URL_MAX
 
 typedef enum MissingPolicy
 {
@@ -99,14 +99,6 @@ typedef struct View
 static dlist_head views = DLIST_STATIC_INIT(views);
 static dlist_head queued = DLIST_STATIC_INIT(queued);
 static bool joined = false;		/* a request has, and was not looked at yet */
-
-/* A good file that a writer worker is to bring to its place. */
-typedef struct Keeping
-{
-	Errand		errand;			/* first, so that one is the other */
-	ClaimRef	claim;
-	NarExpectation expect;		/* the text of the job, or not */
-} Keeping;
 
 void
 missing_init(void)
@@ -337,48 +329,6 @@ look_at(View *view)
 	}
 }
 
-/* ---- keeping ---- */
-
-static void
-stored(Errand *errand, const JobResult *result)
-{
-	Keeping    *keeping = (Keeping *) errand;
-	bool		kept = result->status < 300;
-
-	if (!errand->submitted)
-		store_discard(errand->job.cache, &errand->job.temp);
-	if (!kept)
-		ereport(LOG,
-				(errmsg("pg_narinfo could not store a file that it fetched"),
-				 errdetail("\"%s\" of cache \"%s\": %s.",
-						   errand->job.path, errand->job.cache,
-						   result->reason)));
-	fetch_kept(&keeping->claim, kept);
-	pfree(keeping);
-}
-
-static void
-keep(const FetchFile *file, const StoreTemp *temp, const ClaimRef *claim)
-{
-	Keeping    *keeping = MemoryContextAllocZero(TopMemoryContext,
-												 sizeof(Keeping));
-	Job		   *job = &keeping->errand.job;
-
-	keeping->claim = *claim;
-	keeping->errand.done = stored;
-	job->kind = JOB_STORE;
-	strlcpy(job->cache, file->cache, sizeof(job->cache));
-	strlcpy(job->path, file->path, sizeof(job->path));
-	job->temp = *temp;
-	if (!file->has_hash)
-	{
-		keeping->expect = file->expect;
-		keeping->errand.text = (const char *) &keeping->expect;
-		job->text_len = sizeof(NarExpectation);
-	}
-	errand_begin(&keeping->errand);
-}
-
 /* ---- who has it? ---- */
 
 static void
@@ -427,12 +377,6 @@ ask_around(HttpRequest *req, const CacheInfo *cache, const NamedFile *file,
 
 /* ---- fetching ---- */
 
-static uint64
-max_size(void)
-{
-	return (uint64) put_max_upload * 1024 * 1024;
-}
-
 /* Is there room for it, and pg_narinfo.upload_reserve? */
 static bool
 has_room(const char *cache, uint64 size)
@@ -455,9 +399,8 @@ static bool
 can_fetch(const CacheInfo *cache, const NamedFile *file)
 {
 	return missing_files == MISSING_FETCH &&
-		(!file->has_size || (file->size > 0 && file->size <= max_size())) &&
-		nar_root() >= 0 && job_room() != JOB_NEVER &&
-		has_room(cache->name, file->size);
+		bring_trouble(file) == NULL && nar_root() >= 0 &&
+		job_room() != JOB_NEVER && has_room(cache->name, file->size);
 }
 
 /* It is there after all: whoever had claimed it before us has stored it. */
@@ -473,20 +416,6 @@ is_there(const CacheInfo *cache, const char *path, const ClaimRef *claim)
 	close(fd);
 	claim_set(claim, &look, true);
 	return true;
-}
-
-static void
-begin_fetch(const CacheInfo *cache, const char *path, const NamedFile *named,
-			List *sources, const ClaimRef *claim)
-{
-	FetchFile	file = {
-		.cache = cache->name, .path = path, .url = named->url,
-		.has_size = named->has_size, .size = named->size,
-		.max_size = max_size(), .has_hash = named->has_hash,
-		.hash = named->hash, .expect = named->expect
-	};
-
-	(void) fetch_begin(&file, sources, claim, keep);
 }
 
 static void
@@ -519,7 +448,7 @@ fetch(HttpRequest *req, const CacheInfo *cache, const char *path,
 						   content_type, SERVE_FOR_EVER, reply);
 				return;
 			}
-			begin_fetch(cache, path, file, sources, &claim);
+			(void) bring_begin(cache->name, path, file, sources, &claim);
 			/* FALLTHROUGH */
 		case CLAIM_SHARED:
 			view = make_view(cache->name, path, &claim);
@@ -545,18 +474,6 @@ is_asked_for(HttpRequest *req, Span path)
 	return missing_files != MISSING_OFF && span_starts(path, "nar/") &&
 		path.len <= STORE_FILE_PATH_MAX &&
 		http_request_header(req, FETCH_SITE_HEADER).data == NULL;
-}
-
-/* A URL goes to others as it is, so it must be one. */
-static bool
-is_plain_url(const char *url)
-{
-	for (const char *c = url; *c != '\0'; c++)
-	{
-		if (*c <= ' ' || *c > '~' || strchr("\"#<>\\^`{|}", *c) != NULL)
-			return false;
-	}
-	return strlen(url) < LOCATION_MAX / 2;
 }
 
 /* What looks like a query may be the end of the name, as in nar/root.c. */
@@ -593,7 +510,7 @@ route_missing_file(HttpRequest *req, const CacheInfo *cache, Span asked,
 
 	if (is_asked_for(req, asked))
 		result = find_file(req, cache, asked, &path, &file);
-	if (result == SERVE_FOUND && is_plain_url(file.url) &&
+	if (result == SERVE_FOUND && bring_is_plain_url(file.url) &&
 		store_path_trouble(span_of(path, strlen(path))) == NULL)
 		sources = batch_sources(cache);
 

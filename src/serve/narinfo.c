@@ -131,7 +131,7 @@ route_narinfo(HttpRequest *req, const CacheInfo *cache, Span hash,
 	if (!use_by_pusher(req, cache, bytes, 1, reply))
 		return;
 
-	switch (batch_narinfo(cache, bytes, &info))
+	switch (shown_narinfo(req, cache, bytes, &info))
 	{
 		case SERVE_FOUND:
 			reply_narinfo(req, info, reply);

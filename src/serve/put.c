@@ -16,7 +16,9 @@
  * The HTTP worker neither syncs, renames nor publishes, and looks into nothing
  * but the text of a narinfo, to unpack it.
  *
- * An answer is 201 or 200 when it is done and durable.  Never 202 nor a
+ * An answer is 201 or 200 when it is done and durable, here and, if the cache
+ * wants that, on other sites: "Narinfo-Copies: 1/2" tells on how many of how
+ * many.  Never 202 nor a
  * redirection, which nix takes for an error; what is the client's fault is
  * 4xx, which it shows with our reason and does not try again.
  *
@@ -40,8 +42,10 @@
 #include "serve/auth.h"
 #include "serve/errand.h"
 #include "serve/route.h"
+#include "sites/pressure.h"
 
 #define CACHE_INFO_MAX (64 * 1024)	/* bytes of a nix-cache-info */
+#define HEADERS_MAX 200			/* bytes */
 #define LARGE_FILE (16 * 1024 * 1024)	/* bytes */
 
 int			put_max_upload = 16 * 1024; /* MB */
@@ -71,6 +75,17 @@ put_init(void)
 
 /* ---- replies ---- */
 
+/* No memory of PostgreSQL's: it is needed between requests, too. */
+static const char *
+retry_headers(void)
+{
+	static char headers[sizeof("Retry-After: 1234567890\r\n" SERVE_NO_STORE)];
+
+	snprintf(headers, sizeof(headers), "Retry-After: %d\r\n" SERVE_NO_STORE,
+			 Max(pressure_retry_after(), 1));
+	return headers;
+}
+
 static const char *
 put_headers(int status)
 {
@@ -81,7 +96,7 @@ put_headers(int status)
 		case 415:
 			return "Accept-Encoding: gzip\r\n" SERVE_NO_STORE;
 		case 503:
-			return "Retry-After: 1\r\n" SERVE_NO_STORE;
+			return retry_headers();
 		default:
 			return SERVE_NO_STORE;
 	}
@@ -255,6 +270,16 @@ check_room(HttpReply *reply)
 	return put_refuse(reply, 405, "this server takes no uploads");
 }
 
+/* What could not be published is not received either. */
+static bool
+check_pressure(const Upload *upload, HttpReply *reply)
+{
+	const char *refusal = upload->kind == PUT_CACHE_INFO ? NULL :
+	pressure_refusal();
+
+	return refusal == NULL ? true : put_refuse(reply, 503, refusal);
+}
+
 /* Opens the file where the body is to go, if it is to go into one. */
 static bool
 open_file(HttpRequest *req, Upload *upload, HttpReply *reply)
@@ -279,6 +304,7 @@ begin(HttpRequest *req, Upload *upload, Span what, HttpReply *reply)
 	if (!take_path(req, upload, what, reply) ||
 		!take_encoding(req, upload, reply) ||
 		!check_length(req, upload, reply) ||
+		!check_pressure(upload, reply) ||
 		!check_room(reply) ||
 		!open_file(req, upload, reply))
 		return false;
@@ -288,19 +314,30 @@ begin(HttpRequest *req, Upload *upload, Span what, HttpReply *reply)
 	return put_refuse(reply, received.status, received.reason);
 }
 
-/* A mirror takes what the primary publishes, and nothing else. */
+/*
+ * A mirror takes what the primary publishes, and nothing else; who was the
+ * primary, and is not any more, takes nothing.
+ */
 static bool
 refused_by_mirror(HttpReply *reply)
 {
+	NodeState	state;
 	const char *detail;
 
 	batch_transaction();
-	if (cache_catalog() == NULL || node_state() != NODE_MIRROR)
+	if (cache_catalog() == NULL)
+		return false;
+	state = node_state();
+	if (state != NODE_MIRROR && state != NODE_CLOSED)
 		return false;
 	detail = node_mirror_detail ? node_mirror_detail() : NULL;
-	put_reply(reply, 403,
-			  psprintf("this site is a mirror. %s",
-					   detail ? detail : "Push to its primary."));
+	if (node_is_switching())
+		put_reply(reply, 503, "another site is about to take over: try again");
+	else
+		put_reply(reply, 403,
+				  psprintf("this site %s. %s", state == NODE_MIRROR ?
+						   "is a mirror" : "does not publish any more",
+						   detail ? detail : "Push to the primary."));
 	return true;
 }
 
@@ -415,12 +452,18 @@ stored(Errand *errand, const JobResult *result)
 	HttpRequest *req = errand->req;
 	HttpReply	reply;
 	char		text[JOB_REASON_MAX + 2];
+	char		headers[HEADERS_MAX];
 
 	/* no memory of PostgreSQL's: this is between requests */
 	snprintf(text, sizeof(text), "%s\n", result->reason);
 	memset(&reply, 0, sizeof(reply));
 	reply.fd = -1;
-	reply_text(&reply, result->status, text, put_headers(result->status));
+	headers[0] = '\0';
+	if (result->asked > 0)
+		snprintf(headers, sizeof(headers), "Narinfo-Copies: %d/%d\r\n",
+				 result->copies, result->asked);
+	strlcat(headers, put_headers(result->status), sizeof(headers));
+	reply_text(&reply, result->status, text, headers);
 	upload_end((Upload *) errand);
 	http_reply(req, &reply);
 }

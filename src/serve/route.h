@@ -96,6 +96,10 @@ extern ServeResult batch_narinfo(const CacheInfo *cache,
 								 const uint8 hash[STORE_HASH_LEN],
 								 struct varlena **info);
 
+/* Is this valid path not to be shown yet?  See hidden.c. */
+extern bool batch_hides(const CacheInfo *cache,
+						const uint8 hash[STORE_HASH_LEN]);
+
 /*
  * The file of this path, as a valid narinfo of the cache has it; absent if
  * none names it.  And where to ask for files of the cache.
@@ -110,6 +114,26 @@ extern List *batch_sources(const CacheInfo *cache);
  */
 extern ServeResult batch_changes(const char *cache, int64 after,
 								 FollowRange *range, Follower **follower);
+
+/* ---- what is not shown yet (hidden.c) ---- */
+
+/*
+ * The same as batch_narinfo() for who asks by this request: absent, if it is
+ * not to be shown to him yet.
+ */
+extern ServeResult shown_narinfo(HttpRequest *req, const CacheInfo *cache,
+								 const uint8 hash[STORE_HASH_LEN],
+								 struct varlena **info);
+
+/*
+ * For a snapshot with this snapXactCompletionCount, the active one; 0: not
+ * known.
+ */
+extern bool hidden_path(const CacheInfo *cache, const uint8 *hash,
+						uint64 completions);
+
+/* The last event that is shown to followers. */
+extern int64 hidden_from(const CacheInfo *cache);
 
 /* ---- routes ---- */
 

@@ -83,7 +83,10 @@ touched(Errand *errand, const JobResult *result)
 static bool
 notes_use(void)
 {
-	return job_room() != JOB_NEVER && node_state() != NODE_MIRROR;
+	NodeState	state = node_state();
+
+	return job_room() != JOB_NEVER && state != NODE_MIRROR &&
+		state != NODE_CLOSED;
 }
 
 bool

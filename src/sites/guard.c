@@ -1,8 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * guard.c
- *	  What is refused for the sake of other sites: changes on a mirror, and
- *	  DROP EXTENSION while others know this site.
+ *	  What is refused for the sake of other sites: changes on a mirror, DROP
+ *	  EXTENSION while others know this site, and upgrading it before those
+ *	  that mirror it.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -10,6 +11,8 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
 #include "commands/event_trigger.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
@@ -17,6 +20,7 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/value.h"
+#include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
 #include "cache/cache.h"
@@ -73,10 +77,15 @@ site_bucket(PG_FUNCTION_ARGS)
  *-------------------------------------------------------------------------
  */
 
-/* The first value, in the caller's memory, asked with the owner's rights. */
+/*
+ * The first value, in the caller's memory, asked with the owner's rights;
+ * "param" is a text, or NULL.
+ */
 static char *
-ask_as_owner(const char *query)
+ask_about(const char *query, const char *param)
 {
+	Oid			types[] = {TEXTOID};
+	Datum		values[] = {(Datum) 0};
 	MemoryContext old = CurrentMemoryContext;
 	CacheUser	user = cache_become_owner();
 	char	   *value = NULL;
@@ -84,7 +93,10 @@ ask_as_owner(const char *query)
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	if (SPI_execute(query, false, 1) < 0)
+	if (param)
+		values[0] = CStringGetTextDatum(param);
+	if (SPI_execute_with_args(query, param ? 1 : 0, types, values, NULL,
+							  false, 1) < 0)
 		elog(ERROR, "could not execute \"%s\"", query);
 	if (SPI_processed > 0 && SPI_tuptable != NULL)
 		value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
@@ -96,6 +108,12 @@ ask_as_owner(const char *query)
 	return value;
 }
 
+static char *
+ask_as_owner(const char *query)
+{
+	return ask_about(query, NULL);
+}
+
 const char *
 sites_mirror_detail(void)
 {
@@ -104,7 +122,9 @@ sites_mirror_detail(void)
 						"pg_catalog.concat(' at ' OPERATOR(pg_catalog.||) "
 						"coalesce(s.url, s.conninfo))) "
 						"FROM narinfo.site AS s "
-						"WHERE s.role OPERATOR(pg_catalog.=) 'primary' "
+						"WHERE s.name OPERATOR(pg_catalog.=) "
+						"narinfo.site_primary() AND s.name "
+						"OPERATOR(pg_catalog.<>) narinfo.site_name() "
 						"UNION ALL SELECT pg_catalog.format("
 						"'It follows site \"%s\".', m.upstream) "
 						"FROM narinfo.mirror_state AS m");
@@ -152,6 +172,88 @@ refuse_drop(void)
 				 errhint("Let them leave (CALL narinfo.leave_site() there), or, if one is gone for good, SELECT narinfo.dismiss_site(name).")));
 }
 
+/*
+ * A site sends all columns that it has, so whoever mirrors it has to know them
+ * before: mirrors are upgraded first.  By what they have reported; versions
+ * are numbers with dots.
+ */
+static void
+check_upgrade(const AlterExtensionStmt *alter)
+{
+	const char *version = NULL;
+	char	   *behind;
+	ListCell   *cell;
+
+	if (strcmp(alter->extname, "pg_narinfo") != 0)
+		return;
+	foreach(cell, alter->options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, "new_version") == 0)
+			version = defGetString(option);
+	}
+	if (version == NULL)
+		version = ask_as_owner("SELECT x.default_version "
+							   "FROM pg_catalog.pg_available_extensions AS x "
+							   "WHERE x.name OPERATOR(pg_catalog.=) "
+							   "'pg_narinfo'");
+	if (version == NULL)
+		return;
+	behind = ask_about("SELECT pg_catalog.string_agg(pg_catalog.format("
+					   "'site \"%s\" has %s', s.name, s.version), ', ' "
+					   "ORDER BY s.name) FROM narinfo.site_link AS l "
+					   "JOIN narinfo.site AS s "
+					   "ON s.name OPERATOR(pg_catalog.=) l.site "
+					   "WHERE s.version OPERATOR(pg_catalog.~) "
+					   "'^[0-9]+([.][0-9]+)*$' AND $1 OPERATOR(pg_catalog.~) "
+					   "'^[0-9]+([.][0-9]+)*$' AND "
+					   "pg_catalog.string_to_array(s.version, '.')::int[] "
+					   "OPERATOR(pg_catalog.<) "
+					   "pg_catalog.string_to_array($1, '.')::int[]", version);
+	if (behind)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("pg_narinfo cannot be upgraded to %s here before its mirrors",
+						version),
+				 errdetail("They would not know what this site sends: %s.",
+						   behind),
+				 errhint("There first, and each of them after its own mirrors: ALTER EXTENSION pg_narinfo UPDATE. What a site has is known here when it has reported.")));
+}
+
+/*
+ * What a mirror confirms it has, and on disk: nobody is to have it skip a
+ * transaction, or commit without waiting for the disk.
+ */
+static void
+refuse_unsound(const AlterSubscriptionStmt *alter)
+{
+	ListCell   *cell;
+
+	if (strcmp(alter->subname, SITE_SUBSCRIPTION) != 0)
+		return;
+	if (alter->kind == ALTER_SUBSCRIPTION_SKIP)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("subscription \"%s\" skips nothing",
+						SITE_SUBSCRIPTION),
+				 errdetail("What is skipped would be missing here, and be counted as a copy all the same."),
+				 errhint("CALL narinfo.repair_site() mends rows that are in the way.")));
+	foreach(cell, alter->options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, "synchronous_commit") == 0 &&
+			pg_strcasecmp(defGetString(option), "off") == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("subscription \"%s\" has to wait for the disk",
+							SITE_SUBSCRIPTION),
+					 errdetail("What it confirms counts as a copy."),
+					 errhint("Leave synchronous_commit at local.")));
+	}
+}
+
 /* A subscription that somebody has stopped by hand stays so. */
 static void
 note_pause(const AlterSubscriptionStmt *alter)
@@ -190,7 +292,12 @@ site_guard(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (drops_us(trigger->parsetree))
 		refuse_drop();
+	else if (IsA(trigger->parsetree, AlterExtensionStmt))
+		check_upgrade((AlterExtensionStmt *) trigger->parsetree);
 	else if (IsA(trigger->parsetree, AlterSubscriptionStmt))
+	{
+		refuse_unsound((AlterSubscriptionStmt *) trigger->parsetree);
 		note_pause((AlterSubscriptionStmt *) trigger->parsetree);
+	}
 	PG_RETURN_NULL();
 }

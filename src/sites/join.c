@@ -22,7 +22,9 @@
  * subscription before there is a slot, and the upstream forgets a mirror that
  * it has not seen for pg_narinfo.join_patience before it has joined.  When
  * the slot is gone that way, or the subscription has copied what cannot be
- * gone on with, all is emptied and begun anew.
+ * gone on with, all is emptied and begun anew; so it is when the upstream has
+ * told a mirror that its slot is gone, which repoint() mends without a copy as
+ * long as the upstream has the events.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -125,12 +127,12 @@ note_mirror(const Upstream *upstream)
 {
 	const char *params[] = {
 		upstream->name, upstream->caches, upstream->own_conninfo,
-		upstream->url
+		upstream->url, upstream->primary ? "t" : "f"
 	};
 
 	local_sql("INSERT INTO narinfo.mirror_state "
-			  "(upstream, caches, conninfo, url) "
-			  "VALUES ($1, $2::text[], $3, $4)", 4, params);
+			  "(upstream, caches, conninfo, url, direct) "
+			  "VALUES ($1, $2::text[], $3, $4, $5::boolean)", 5, params);
 }
 
 /* One transaction: from nothing to a mirror whose subscription waits. */
@@ -383,7 +385,8 @@ static void
 join(Upstream *upstream)
 {
 	check_state(upstream);
-	if (local_is("SELECT m.joined FROM narinfo.mirror_state AS m", 0, NULL))
+	if (local_is("SELECT m.joined AND m.slot_problem IS NULL "
+				 "FROM narinfo.mirror_state AS m", 0, NULL))
 	{
 		ereport(NOTICE,
 				(errmsg("site \"%s\" has joined already", upstream->site),

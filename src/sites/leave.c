@@ -42,7 +42,11 @@ check_mirror(void)
 				 errhint("Let them follow another site first: CALL narinfo.repoint() there.")));
 }
 
-/* The identity of nobody, which start() makes this server's. */
+/*
+ * The identity of nobody, which start() makes this server's.  Its name stays:
+ * when it becomes the primary because the old one is gone, others know it by
+ * that, and their mirror_state tells whom they follow.
+ */
 static void
 forget(void)
 {
@@ -51,7 +55,7 @@ forget(void)
 	local_sql("DELETE FROM narinfo.site", 0, NULL);
 	local_sql("DELETE FROM narinfo.site_cache", 0, NULL);
 	local_sql("DELETE FROM narinfo.site_difference", 0, NULL);
-	local_sql("UPDATE narinfo.node SET role = 'primary', site = NULL, "
+	local_sql("UPDATE narinfo.node SET role = 'primary', "
 			  "system_identifier = 0", 0, NULL);
 	local_commit();
 }

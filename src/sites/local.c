@@ -28,6 +28,8 @@
 
 #define PARAMS_MAX 12
 
+#define WORKER_LOCK_TIMEOUT "900ms" /* less than deadlock_timeout */
+
 bool		local_altering = false;
 
 static CacheUser worker_user;
@@ -50,6 +52,8 @@ set_all_local(void)
 	set_local("intervalstyle", "postgres");
 	set_local("timezone", "UTC");
 	set_local("bytea_output", "hex");
+	/* what it would gain it costs many times over */
+	set_local("jit", "off");
 }
 
 void
@@ -124,6 +128,8 @@ local_begin(void)
 	in_worker = true;
 	worker_user = cache_become_owner();
 	set_all_local();
+	/* who reports to us, or asks, holds rows of site for moments */
+	set_local("lock_timeout", WORKER_LOCK_TIMEOUT);
 	MemoryContextSwitchTo(old);
 	return true;
 }
@@ -235,8 +241,8 @@ local_conninfo(void)
 					 "WHERE d.datname = current_database())", 0, NULL);
 }
 
-static void
-alter(const char *statement)
+void
+local_alter(const char *statement)
 {
 	local_altering = true;
 	PG_TRY();
@@ -258,7 +264,7 @@ local_enable(void)
 			  "WHERE paused OR error IS NOT NULL OR error_code IS NOT NULL",
 			  0, NULL);
 	sites_forget_error();
-	alter("ALTER SUBSCRIPTION " SITE_SUBSCRIPTION " ENABLE");
+	local_alter("ALTER SUBSCRIPTION " SITE_SUBSCRIPTION " ENABLE");
 }
 
 void
@@ -270,7 +276,7 @@ local_disable(void)
 	local_sql("UPDATE narinfo.mirror_state SET busy_pid = a.pid, "
 			  "busy_since = a.query_start FROM pg_stat_activity AS a "
 			  "WHERE a.pid = pg_backend_pid()", 0, NULL);
-	alter("ALTER SUBSCRIPTION " SITE_SUBSCRIPTION " DISABLE");
+	local_alter("ALTER SUBSCRIPTION " SITE_SUBSCRIPTION " DISABLE");
 	local_commit();
 	while (local_is("SELECT EXISTS (SELECT FROM pg_stat_subscription AS s "
 					"JOIN pg_subscription AS t ON t.oid = s.subid "

@@ -18,6 +18,9 @@
 /* The mirror's subscription, in each database. */
 #define SITE_SUBSCRIPTION "narinfo"
 
+/* Names of mirrors' slots begin so, and end with the name of the site. */
+#define SITE_SLOT_PREFIX "narinfo_"
+
 /*
  * Begins a procedure that commits on its way: refused in a transaction block,
  * and for users other than superusers.  Returns the memory context that lives
@@ -53,6 +56,12 @@ extern uint64 local_sql(const char *query, int nparams,
 /* A value of the last statement's result, palloc'd, or NULL. */
 extern char *local_value(uint64 row, int column);
 
+/*
+ * A parameter, which is a text, as an array: read once, and not anew for each
+ * row that it is compared with.
+ */
+#define LOCAL_ARRAY(param, type) "((SELECT " param "::" type ")::" type ")"
+
 /* The first value of its first row, palloc'd, or NULL. */
 extern char *local_ask(const char *query, int nparams,
 					   const char *const *params);
@@ -63,6 +72,9 @@ extern bool local_is(const char *query, int nparams,
 
 /* An argument of the function as text, palloc'd; NULL. */
 extern char *local_argument(FunctionCallInfo fcinfo, int number);
+
+/* ALTER SUBSCRIPTION, which is not somebody's by hand. */
+extern void local_alter(const char *statement);
 
 /* True while we alter the subscription ourselves. */
 extern bool local_altering;

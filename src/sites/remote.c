@@ -32,12 +32,14 @@ static const char settings_query[] =
 "set_config('intervalstyle', 'postgres', false), "
 "set_config('timezone', 'UTC', false), "
 "set_config('bytea_output', 'hex', false), "
+"set_config('jit', 'off', false), "
 "set_config('statement_timeout', '0', false)";
 
 struct Remote
 {
 	PGconn	   *conn;
 	PGresult   *result;			/* the last one */
+	int			patience;		/* ms for a query; 0: no limit */
 	MemoryContext context;
 	MemoryContextCallback callback;
 };
@@ -138,10 +140,10 @@ wait_socket(Remote *remote, int event, TimestampTz deadline)
 }
 
 static void
-finish_connecting(Remote *remote)
+finish_connecting(Remote *remote, int patience)
 {
 	TimestampTz deadline =
-	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), CONNECT_PATIENCE);
+	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), patience);
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 
 	while (status != PGRES_POLLING_OK)
@@ -154,15 +156,16 @@ finish_connecting(Remote *remote)
 			release(remote);
 			ereport(ERROR,
 					(errcode(CONNECTION_FAILED),
-					 errmsg("could not connect to the other site within %d s",
-							CONNECT_PATIENCE / 1000)));
+					 errmsg("could not connect to the other site within %d ms",
+							patience)));
 		}
 		status = PQconnectPoll(remote->conn);
 	}
 }
 
-Remote *
-remote_connect(MemoryContext context, const char *conninfo, bool replication)
+static Remote *
+connect_within(MemoryContext context, const char *conninfo, bool replication,
+			   int patience)
 {
 	const char *keywords[] = {
 		"dbname", "fallback_application_name", "client_encoding",
@@ -192,10 +195,35 @@ remote_connect(MemoryContext context, const char *conninfo, bool replication)
 	MemoryContextRegisterResetCallback(context, &remote->callback);
 	if (PQstatus(remote->conn) == CONNECTION_BAD)
 		connection_failed(remote, "could not connect to the other site");
-	finish_connecting(remote);
+	finish_connecting(remote, patience);
+	return remote;
+}
+
+Remote *
+remote_connect(MemoryContext context, const char *conninfo, bool replication)
+{
+	Remote	   *remote = connect_within(context, conninfo, replication,
+										CONNECT_PATIENCE);
+
 	if (!replication)
 		(void) remote_query(remote, settings_query, 0, NULL);
 	return remote;
+}
+
+Remote *
+remote_connect_within(MemoryContext context, const char *conninfo, int ms)
+{
+	Remote	   *remote = connect_within(context, conninfo, false, ms);
+
+	remote->patience = ms;
+	(void) remote_query(remote, settings_query, 0, NULL);
+	return remote;
+}
+
+void
+remote_set_patience(Remote *remote, int ms)
+{
+	remote->patience = ms;
 }
 
 void
@@ -263,11 +291,26 @@ query_failed(Remote *remote)
 			 hint ? errhint("%s", hint) : 0));
 }
 
+/* Whatever it says later belongs to no question any more. */
+static void
+no_answer(Remote *remote)
+{
+	int			patience = remote->patience;
+
+	release(remote);
+	ereport(ERROR,
+			(errcode(ERRCODE_CONNECTION_FAILURE),
+			 errmsg("the other site does not answer within %d ms",
+					patience)));
+}
+
 /* The last result of the statement that was sent, or NULL. */
 static PGresult *
 receive(Remote *remote)
 {
 	PGresult   *last = NULL;
+	TimestampTz deadline = remote->patience == 0 ? 0 :
+	TimestampTzPlusMilliseconds(GetCurrentTimestamp(), remote->patience);
 
 	for (;;)
 	{
@@ -275,7 +318,11 @@ receive(Remote *remote)
 
 		while (PQisBusy(remote->conn))
 		{
-			wait_socket(remote, WL_SOCKET_READABLE, 0);
+			if (!wait_socket(remote, WL_SOCKET_READABLE, deadline))
+			{
+				PQclear(last);
+				no_answer(remote);
+			}
 			if (!PQconsumeInput(remote->conn))
 			{
 				PQclear(last);

@@ -31,6 +31,14 @@ extern void remote_check_conninfo(const char *conninfo);
  */
 extern Remote *remote_connect(MemoryContext context, const char *conninfo,
 							  bool replication);
+
+/* The same for queries, with so many ms to connect and for each query. */
+extern Remote *remote_connect_within(MemoryContext context,
+									 const char *conninfo, int ms);
+
+/* ms for each query from now on; 0: no limit, as at the beginning. */
+extern void remote_set_patience(Remote *remote, int ms);
+
 extern void remote_close(Remote *remote);
 
 /* Has the other side stop what it is doing for us, if it is. */

@@ -32,6 +32,7 @@
 #include "sites/compare.h"
 #include "sites/local.h"
 #include "sites/remote.h"
+#include "sites/rows.h"
 #include "sites/sites.h"
 
 PG_FUNCTION_INFO_V1(repair_site);
@@ -63,27 +64,24 @@ static void
 mend_rows(Remote *remote, const char *cache, const SmallTable *table,
 		  const char *keys)
 {
-	const char *params[] = {cache, keys, NULL};
+	const char *params[] = {cache, keys};
+	const char *rows = rows_fetch(remote, table->name,
+								  psprintf("t.%s = $1 AND %s = "
+										   "ANY ($2::text[])",
+										   table->cache_column, table->key),
+								  2, params);
+	const char *insert = rows_insert_query(table->name, rows);
 
-	params[2] = remote_ask(remote,
-						   psprintf("SELECT coalesce(jsonb_agg(t::text), '[]') "
-									"FROM narinfo.%s AS t WHERE t.%s = $1 "
-									"AND %s = ANY ($2::text[])", table->name,
-									table->cache_column, table->key),
-						   2, params);
 	local_as_replica();
 	local_sql(psprintf("DELETE FROM narinfo.%s AS t WHERE t.%s = $1 "
-					   "AND %s = ANY ($2::text[])", table->name,
+					   "AND %s = ANY " LOCAL_ARRAY("$2", "text[]"), table->name,
 					   table->cache_column, table->key), 2, params);
-	local_sql(psprintf("INSERT INTO narinfo.%s SELECT (x.r).* FROM "
-					   "(SELECT e.value::narinfo.%s AS r "
-					   "FROM jsonb_array_elements_text($1::jsonb) AS e "
-					   "OFFSET 0) AS x", table->name, table->name),
-			  1, params + 2);
+	if (insert)
+		local_sql(insert, 1, &rows);
 	local_sql(psprintf("DELETE FROM narinfo.site_difference AS d "
 					   "WHERE d.cache = $1 AND d.table_name = '%s' "
-					   "AND d.key = ANY ($2::text[])", table->name), 2,
-			  params);
+					   "AND d.key = ANY " LOCAL_ARRAY("$2", "text[]"),
+					   table->name), 2, params);
 	local_commit();
 }
 

@@ -45,6 +45,8 @@
 #include "cache/progress.h"
 #include "sites/compare.h"
 #include "sites/local.h"
+#include "sites/repoint.h"
+#include "sites/rows.h"
 #include "sites/sites.h"
 #include "sites/upstream.h"
 
@@ -52,16 +54,10 @@ PG_FUNCTION_INFO_V1(repoint);
 
 #define LOOK		200			/* ms */
 #define PATIENCE	30000		/* ms: for an upstream that is behind us */
+#define FOLLOW_PATIENCE	60000	/* ms: for each answer of the upstream */
 #define BATCH		"1000"		/* rows that are fetched together */
 
 #define PATH_KINDS "('publish', 'replace', 'retract')"
-
-typedef struct Repoint
-{
-	Upstream	upstream;		/* the new one */
-	const char *ours;			/* {cache: our last number} */
-	List	   *statements;		/* Statement: what brings us up to the slot */
-} Repoint;
 
 /* Kept until the transaction that executes all of them. */
 typedef struct Statement
@@ -71,9 +67,9 @@ typedef struct Statement
 	int			nparams;
 } Statement;
 
-static void
-keep(Repoint *repoint, const char *query, int nparams, const char *a,
-	 const char *b, const char *c)
+void
+repoint_keep(Repoint *repoint, const char *query, int nparams, const char *a,
+			 const char *b, const char *c)
 {
 	Statement  *statement = palloc(sizeof(Statement));
 
@@ -101,6 +97,26 @@ static const char history_query[] =
 "AS o (cache text, seq bigint, epoch int, digest bytea) "
 "LEFT JOIN narinfo.event AS e ON e.cache = o.cache AND e.seq = o.seq";
 
+static char *
+our_positions(void)
+{
+	return local_ask("SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]') "
+					 "FROM narinfo.event_caches() AS k CROSS JOIN LATERAL "
+					 "(SELECT l.cache, l.seq, l.epoch, l.digest "
+					 "FROM narinfo.event AS l WHERE l.cache = k "
+					 "ORDER BY l.cache DESC, l.seq DESC LIMIT 1) AS e", 0,
+					 NULL);
+}
+
+char *
+repoint_fork(Remote *remote)
+{
+	const char *positions = our_positions();
+
+	local_commit();
+	return remote_ask(remote, history_query, 1, &positions);
+}
+
 /*
  * Whether the events from here on continue ours.  A mirror may have to get
  * what we have first.
@@ -109,12 +125,7 @@ static void
 check_history(Repoint *repoint)
 {
 	Remote	   *remote = repoint->upstream.remote;
-	const char *positions =
-	local_ask("SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]') "
-			  "FROM narinfo.event_caches() AS k CROSS JOIN LATERAL "
-			  "(SELECT l.cache, l.seq, l.epoch, l.digest "
-			  "FROM narinfo.event AS l WHERE l.cache = k "
-			  "ORDER BY l.cache DESC, l.seq DESC LIMIT 1) AS e", 0, NULL);
+	const char *positions = our_positions();
 	const char *problem;
 	const char *behind;
 
@@ -135,7 +146,8 @@ check_history(Repoint *repoint)
 			ereport(ERROR,
 					(errcode(ERRCODE_NARINFO_BEHIND),
 					 errmsg("site \"%s\" does not have all events that this one has",
-							repoint->upstream.name)));
+							repoint->upstream.name),
+					 errhint("If it is the primary, what only this site has was lost: CALL narinfo.rejoin() keeps it apart.")));
 		local_sleep(LOOK);
 	}
 	ereport(ERROR,
@@ -143,7 +155,7 @@ check_history(Repoint *repoint)
 			 errmsg("site \"%s\" does not continue the history of this one",
 					repoint->upstream.name),
 			 errdetail("%s", pstrdup(problem)),
-			 errhint("CALL narinfo.leave_site(), and join it with an empty database.")));
+			 errhint("If it is the primary: CALL narinfo.rejoin() moves the events that it does not have apart. If their histories have nothing in common: CALL narinfo.leave_site(), and join it with an empty database.")));
 }
 
 /*-------------------------------------------------------------------------
@@ -160,6 +172,7 @@ make_slot(Repoint *repoint)
 											 upstream->conninfo, true);
 	const char *snapshot;
 
+	remote_set_patience(replication, upstream->patience);
 	(void) remote_query(replication,
 						psprintf("CREATE_REPLICATION_SLOT %s LOGICAL pgoutput "
 								 "(SNAPSHOT 'export')", upstream->slot),
@@ -174,15 +187,15 @@ make_slot(Repoint *repoint)
 	return replication;
 }
 
-/* Rows of a table, as texts in JSON, that go in. */
+/* Rows of a table, in JSON, that go in. */
 static void
 keep_rows(Repoint *repoint, const char *table, const char *rows)
 {
-	keep(repoint,
-		 psprintf("INSERT INTO narinfo.%s SELECT (x.r).* FROM "
-				  "(SELECT e.value::narinfo.%s AS r "
-				  "FROM jsonb_array_elements_text($1::jsonb) AS e OFFSET 0) "
-				  "AS x", table, table), 1, rows, NULL, NULL);
+	char	   *query = rows_insert_query(table, rows);
+
+	local_commit();
+	if (query)
+		repoint_keep(repoint, query, 1, rows, NULL, NULL);
 }
 
 /* Events behind a number, and the paths that they are about. */
@@ -190,7 +203,7 @@ static void
 fetch_events(Repoint *repoint, const char *cache, const char *after)
 {
 	Remote	   *remote = repoint->upstream.remote;
-	const char *params[] = {cache, after, NULL};
+	const char *params[] = {cache, after};
 	char	   *rows;
 
 	for (;;)
@@ -199,7 +212,8 @@ fetch_events(Repoint *repoint, const char *cache, const char *after)
 
 		CHECK_FOR_INTERRUPTS();
 		(void) remote_query(remote,
-							"SELECT max(e.seq), jsonb_agg(e::text ORDER BY e.seq), "
+							"SELECT max(e.seq), "
+							"jsonb_agg(to_jsonb(e) ORDER BY e.seq), "
 							"coalesce(array_agg(DISTINCT e.hash::text) "
 							"FILTER (WHERE e.kind IN " PATH_KINDS "), "
 							"'{}')::text "
@@ -212,17 +226,7 @@ fetch_events(Repoint *repoint, const char *cache, const char *after)
 		rows = pstrdup(remote_value(remote, 0, 1));
 		hashes = pstrdup(remote_value(remote, 0, 2));
 		keep_rows(repoint, "event", rows);
-		params[2] = hashes;
-		rows = remote_ask(remote,
-						  "SELECT coalesce(jsonb_agg(v::text), '[]') "
-						  "FROM narinfo.valid_path AS v WHERE v.cache = $1 "
-						  "AND v.hash OPERATOR(narinfo.=) "
-						  "ANY ($2::narinfo.store_hash[])", 2,
-						  (const char *[]) {cache, hashes});
-		keep(repoint, "DELETE FROM narinfo.valid_path AS v "
-			 "WHERE v.cache = $1 AND v.hash OPERATOR(narinfo.=) "
-			 "ANY ($2::narinfo.store_hash[])", 2, cache, hashes, NULL);
-		keep_rows(repoint, "valid_path", rows);
+		repoint_fetch_paths(repoint, cache, hashes);
 		progress_report(PROGRESS_COPYING, pg_strtoint64(params[1]), 0, 0, 0,
 						0);
 	}
@@ -233,12 +237,11 @@ static void
 fetch_small(Repoint *repoint, const char *cache, const SmallTable *table)
 {
 	char	   *rows =
-	remote_ask(repoint->upstream.remote,
-			   psprintf("SELECT coalesce(jsonb_agg(t::text), '[]') "
-						"FROM narinfo.%s AS t WHERE t.%s = $1", table->name,
-						table->cache_column), 1, &cache);
+	rows_fetch(repoint->upstream.remote, table->name,
+			   psprintf("t.%s = $1", table->cache_column), 1, &cache);
 
-	keep(repoint, psprintf("DELETE FROM narinfo.%s AS t WHERE t.%s = $1",
+	repoint_keep(repoint,
+				 psprintf("DELETE FROM narinfo.%s AS t WHERE t.%s = $1",
 						   table->name, table->cache_column), 1, cache,
 		 NULL, NULL);
 	keep_rows(repoint, table->name, rows);
@@ -248,8 +251,8 @@ fetch_small(Repoint *repoint, const char *cache, const SmallTable *table)
  * Rows of trash come with events and go without: those that both sides do not
  * have alike.
  */
-static void
-fetch_trash(Repoint *repoint, const char *cache)
+void
+repoint_fetch_trash(Repoint *repoint, const char *cache)
 {
 	static const char key[] = "concat_ws(' ', t.hash::text, t.removed::text)";
 	const char *theirs =
@@ -267,29 +270,51 @@ fetch_trash(Repoint *repoint, const char *cache)
 								   key), 2,
 						  (const char *[]) {cache, theirs});
 	local_commit();
-	keep(repoint, psprintf("DELETE FROM narinfo.trash AS t WHERE t.cache = $1 "
+	repoint_keep(repoint,
+				 psprintf("DELETE FROM narinfo.trash AS t WHERE t.cache = $1 "
 						   "AND NOT ($2::jsonb ? %s)", key), 2, cache, theirs,
 		 NULL);
 	if (params[1] == NULL)
 		return;
-	rows = remote_ask(repoint->upstream.remote,
-					  psprintf("SELECT coalesce(jsonb_agg(t::text), '[]') "
-							   "FROM narinfo.trash AS t WHERE t.cache = $1 "
-							   "AND %s = ANY ($2::text[])", key), 2, params);
+	rows = rows_fetch(repoint->upstream.remote, "trash",
+					  psprintf("t.cache = $1 AND %s = ANY ($2::text[])", key),
+					  2, params);
 	keep_rows(repoint, "trash", rows);
 }
 
-static void
-fetch_dropped(Repoint *repoint, const char *cache)
+void
+repoint_fetch_all_paths(Repoint *repoint, const char *cache)
 {
-	char	   *rows =
-	remote_ask(repoint->upstream.remote,
-			   "SELECT coalesce(jsonb_agg(v::text), '[]') "
-			   "FROM narinfo.valid_path AS v WHERE v.cache = $1", 1, &cache);
+	char	   *rows = rows_fetch(repoint->upstream.remote, "valid_path",
+								  "t.cache = $1", 1, &cache);
 
-	keep(repoint, "DELETE FROM narinfo.valid_path AS v WHERE v.cache = $1",
+	repoint_keep(repoint,
+				 "DELETE FROM narinfo.valid_path AS v WHERE v.cache = $1",
 		 1, cache, NULL, NULL);
 	keep_rows(repoint, "valid_path", rows);
+}
+
+void
+repoint_fetch_paths(Repoint *repoint, const char *cache, const char *hashes)
+{
+	const char *params[] = {cache, hashes};
+	char	   *rows = rows_fetch(repoint->upstream.remote, "valid_path",
+								  "t.cache = $1 AND t.hash "
+								  "OPERATOR(narinfo.=) "
+								  "ANY ($2::narinfo.store_hash[])", 2, params);
+
+	repoint_keep(repoint, "DELETE FROM narinfo.valid_path AS v "
+				 "WHERE v.cache = $1 AND v.hash OPERATOR(narinfo.=) "
+				 "ANY " LOCAL_ARRAY("$2", "narinfo.store_hash[]"), 2, cache,
+				 hashes, NULL);
+	keep_rows(repoint, "valid_path", rows);
+}
+
+void
+repoint_fetch_others(Repoint *repoint, const char *cache)
+{
+	for (int i = 0; i < small_tables_count; i++)
+		fetch_small(repoint, cache, &small_tables[i]);
 }
 
 static void
@@ -308,10 +333,10 @@ fetch_cache(Repoint *repoint, const char *cache, const char *after)
 	dropped = remote_value(repoint->upstream.remote, 0, 1)[0] == 't';
 	fetch_events(repoint, cache, after);
 	if (dropped)
-		fetch_dropped(repoint, cache);
-	for (int i = 0; i < small_tables_count && others; i++)
-		fetch_small(repoint, cache, &small_tables[i]);
-	fetch_trash(repoint, cache);
+		repoint_fetch_all_paths(repoint, cache);
+	if (others)
+		repoint_fetch_others(repoint, cache);
+	repoint_fetch_trash(repoint, cache);
 }
 
 static void
@@ -343,11 +368,59 @@ fetch(Repoint *repoint)
  *-------------------------------------------------------------------------
  */
 
+/*
+ * A promise that was given meanwhile, to somebody else, stops us; so does
+ * having been made the primary.
+ */
+static void
+become_mirror(const Upstream *upstream)
+{
+	const char *params[] = {
+		upstream->name, upstream->epoch, upstream->primary ? "t" : "f",
+		upstream->caches
+	};
+
+	if (local_sql("UPDATE narinfo.node SET role = 'mirror', "
+				  "epoch = greatest(epoch, $1::int), bound = false, "
+				  "since = clock_timestamp(), "
+				  "closed = NULL, closed_for = NULL, closed_epoch = NULL "
+				  "WHERE (role = 'mirror' OR closed IS NOT NULL) "
+				  "AND NOT (bound AND promised > $1::int)", 1,
+				  params + 1) != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_NARINFO_FENCED),
+				 errmsg("this site has promised to follow another one meanwhile")));
+	if (local_sql("UPDATE narinfo.mirror_state SET upstream = $1, "
+				  "direct = $3::boolean, forked = NULL, "
+				  "slot_problem = NULL", 3,
+				  (const char *[]) {params[0], NULL, params[2]}) == 0)
+		local_sql("INSERT INTO narinfo.mirror_state "
+				  "(upstream, caches, conninfo, url, joined, direct) "
+				  "SELECT $1, $4::text[], s.conninfo, s.url, true, $3::boolean "
+				  "FROM narinfo.node AS n LEFT JOIN narinfo.site AS s "
+				  "ON s.name = n.site", 4, params);
+	/*
+	 * What this site has counts as a copy when it has proved itself again, and
+	 * has looked again which files it has; it may be less than before, in the
+	 * same epoch, and is never told as more.
+	 */
+	local_sql("UPDATE narinfo.site_cache AS c SET vote = false, target = 0, "
+			  "target_at = NULL, files = NULL, files_problem = NULL, "
+			  "seq = e.seq, epoch = e.epoch, digest = e.digest, at = e.at "
+			  "FROM narinfo.event AS e WHERE c.site = narinfo.site_name() "
+			  "AND e.cache = c.cache "
+			  "AND e.seq = narinfo.last_event(c.cache)", 0, NULL);
+	/* of caches that came and went with events that we have no more */
+	local_sql("DELETE FROM narinfo.site_cache AS c "
+			  "WHERE c.site = narinfo.site_name() AND NOT EXISTS "
+			  "(SELECT FROM narinfo.event AS e WHERE e.cache = c.cache)", 0,
+			  NULL);
+}
+
 static void
 change_over(Repoint *repoint)
 {
 	Upstream   *upstream = &repoint->upstream;
-	const char *params[] = {upstream->name, upstream->epoch};
 	ListCell   *cell;
 
 	local_as_replica();
@@ -360,17 +433,15 @@ change_over(Repoint *repoint)
 		local_sql(statement->query, statement->nparams, statement->params);
 	}
 	event_taking_rows = false;
-	local_sql("UPDATE narinfo.mirror_state SET upstream = $1", 1, params);
-	local_sql("UPDATE narinfo.node SET epoch = greatest(epoch, $1::int)", 1,
-			  params + 1);
+	become_mirror(upstream);
 	upstream_resubscribe(upstream);
 	local_enable();
 	local_commit();
 }
 
 /* Once we are admitted, an error takes link and slot along. */
-static void
-move(Repoint *repoint)
+void
+repoint_move(Repoint *repoint)
 {
 	Upstream   *upstream = &repoint->upstream;
 
@@ -383,8 +454,11 @@ move(Repoint *repoint)
 								"SELECT pg_drop_replication_slot($1)", 1,
 								(const char *[]) {upstream->slot});
 		local_disable();
-		check_history(repoint);
+		if (repoint->forked == NULL)
+			check_history(repoint);
 		replication = make_slot(repoint);
+		if (repoint->forked)
+			repoint->forked(repoint);
 		fetch(repoint);
 		remote_close(replication);
 		change_over(repoint);
@@ -415,8 +489,9 @@ change_conninfo(const Upstream *upstream)
 	local_commit();
 }
 
-static void
-leave_old(MemoryContext context, const char *conninfo, const char *site)
+void
+repoint_leave_old(MemoryContext context, const char *conninfo,
+				  const char *site)
 {
 	Upstream	old = {.context = context, .conninfo = conninfo, .site = site};
 
@@ -424,8 +499,8 @@ leave_old(MemoryContext context, const char *conninfo, const char *site)
 		upstream_try_dismiss(&old);
 }
 
-static void
-prove(void)
+void
+repoint_prove(void)
 {
 	if (sites_prove() > 0)
 		ereport(WARNING,
@@ -449,24 +524,17 @@ check_mirror(void)
 				 errhint("CALL narinfo.join_site(conninfo, name)")));
 }
 
-/* repoint(conninfo) */
-Datum
-repoint(PG_FUNCTION_ARGS)
+char *
+repoint_follow(MemoryContext context, const char *conninfo)
 {
-	MemoryContext context = local_procedure(fcinfo, "repoint");
 	Repoint		repoint = {.upstream = {.context = context}};
 	Upstream   *upstream = &repoint.upstream;
 	char	   *old_name;
 	char	   *old_conninfo;
 	bool		same;
 
-	upstream->conninfo = local_argument(fcinfo, 0);
-	if (upstream->conninfo == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("repoint wants a connection string, not NULL")));
-	remote_check_conninfo(upstream->conninfo);
-	check_mirror();
+	upstream->conninfo = conninfo;
+	upstream->patience = FOLLOW_PATIENCE;
 	upstream->site = local_ask("SELECT n.site FROM narinfo.node AS n", 0,
 							   NULL);
 	upstream->caches = local_ask("SELECT m.caches::text "
@@ -484,15 +552,34 @@ repoint(PG_FUNCTION_ARGS)
 	else
 	{
 		progress_start(PROGRESS_REPOINT, cache_catalog()->valid_path_rel);
-		move(&repoint);
+		repoint_move(&repoint);
 		if (!same)
-			leave_old(context, old_conninfo, upstream->site);
-		prove();
+			repoint_leave_old(context, old_conninfo, upstream->site);
+		repoint_prove();
 		progress_end();
 	}
+	return upstream->name;
+}
+
+/* repoint(conninfo) */
+Datum
+repoint(PG_FUNCTION_ARGS)
+{
+	MemoryContext context = local_procedure(fcinfo, "repoint");
+	char	   *conninfo = local_argument(fcinfo, 0);
+	char	   *name;
+
+	if (conninfo == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("repoint wants a connection string, not NULL")));
+	remote_check_conninfo(conninfo);
+	check_mirror();
+	local_commit();
+	name = repoint_follow(context, conninfo);
 	ereport(NOTICE,
 			(errmsg("site \"%s\" is a mirror of site \"%s\" now",
-					upstream->site, upstream->name)));
+					local_ask("SELECT narinfo.site_name()", 0, NULL), name)));
 	local_procedure_end(context);
 	PG_RETURN_VOID();
 }

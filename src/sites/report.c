@@ -18,6 +18,8 @@
 #include "sites/remote.h"
 #include "sites/sites.h"
 
+#define REPORT_PATIENCE 15000	/* ms: to connect, and for the answer */
+
 static MemoryContext report_context = NULL;
 static Remote *report_remote = NULL;
 static char *report_conninfo = NULL;
@@ -43,7 +45,8 @@ connect_upstream(const char *conninfo)
 											   ALLOCSET_SMALL_SIZES);
 	sites_report_end();
 	report_conninfo = MemoryContextStrdup(report_context, conninfo);
-	report_remote = remote_connect(report_context, conninfo, false);
+	report_remote = remote_connect_within(report_context, conninfo,
+										  REPORT_PATIENCE);
 }
 
 /* NULL when this is no mirror. */
@@ -53,6 +56,7 @@ compose(void)
 	local_sql("SELECT narinfo.site_refresh()", 0, NULL);
 	return local_ask("SELECT jsonb_build_object('site', n.site, "
 					 "'system_identifier', n.system_identifier, "
+					 "'at', statement_timestamp(), "
 					 "'joined', m.joined, "
 					 "'sites', (SELECT jsonb_agg(to_jsonb(s)) "
 					 "FROM narinfo.site AS s WHERE s.name IN "
@@ -64,11 +68,36 @@ compose(void)
 					 "WHERE n.role = 'mirror'", 0, NULL);
 }
 
+/*
+ * The upstream has heard of more from us than we have: we were restored from
+ * a backup, and what the slot would send does not follow what is here.
+ */
+static void
+stop_if_lost(const char *reply)
+{
+	/* rejoin() may be about to change both; it is over then */
+	local_sql("SELECT FROM narinfo.mirror_state FOR UPDATE", 0, NULL);
+	if (local_conninfo() == NULL ||
+		local_sql("UPDATE narinfo.mirror_state SET error_code = 'NI004', "
+				  "error = format('it was restored from a backup, since it "
+				  "had event %s of cache %s before: CALL narinfo.rejoin(), "
+				  "with how the primary is connected to', "
+				  "l.r->>'seq', l.r->>'cache'), "
+				  "error_at = clock_timestamp() "
+				  "FROM (SELECT $1::jsonb->'lost') AS l (r) "
+				  "WHERE (l.r->>'seq')::bigint > "
+				  "narinfo.last_event(l.r->>'cache')", 1, &reply) == 0)
+		return;
+	local_sql("UPDATE narinfo.site_cache SET vote = false "
+			  "WHERE site = narinfo.site_name()", 0, NULL);
+	local_alter("ALTER SUBSCRIPTION " SITE_SUBSCRIPTION " DISABLE");
+}
+
 static void
 take(const char *reply)
 {
-	local_sql("SELECT narinfo.site_take(t.r->'sites', "
-			  "coalesce(t.r->'caches', '[]'), narinfo.site_name()) "
+	local_sql("SELECT narinfo.site_listen(t.r->'sites', "
+			  "coalesce(nullif(t.r->'caches', 'null'), '[]')) "
 			  "FROM (SELECT $1::jsonb) AS t (r)", 1, &reply);
 	/* sites that have left */
 	local_sql("WITH known AS (SELECT s->>'name' AS name "
@@ -79,6 +108,10 @@ take(const char *reply)
 			  "DELETE FROM narinfo.site AS s "
 			  "WHERE s.name NOT IN (SELECT k.name FROM known AS k)",
 			  1, &reply);
+	/* while it joins, its slot may not be made yet */
+	local_sql("UPDATE narinfo.mirror_state SET slot_problem = "
+			  "$1::jsonb->>'slot_problem' WHERE joined AND slot_problem "
+			  "IS DISTINCT FROM $1::jsonb->>'slot_problem'", 1, &reply);
 	local_sql("UPDATE narinfo.mirror_state SET report_error = NULL, "
 			  "reported = clock_timestamp() WHERE report_error IS NOT NULL "
 			  "OR coalesce(reported, '-infinity') < "
@@ -99,5 +132,6 @@ sites_report(void)
 	reply = remote_ask(report_remote,
 					   "SELECT narinfo.site_report($1::jsonb)", 1, &report);
 	take(reply);
+	stop_if_lost(reply);
 	local_commit();
 }

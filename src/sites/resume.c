@@ -31,7 +31,9 @@
 #include "storage/spin.h"
 #include "utils/timestamp.h"
 
+#include "sites/asked.h"
 #include "sites/local.h"
+#include "sites/pressure.h"
 #include "sites/resume.h"
 #include "sites/sites.h"
 
@@ -118,6 +120,8 @@ request(void)
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Shared)));
+	RequestAddinShmemSpace(pressure_shmem_size());
+	RequestAddinShmemSpace(asked_shmem_size());
 }
 
 static void
@@ -134,6 +138,8 @@ startup(void)
 		memset(shared, 0, sizeof(Shared));
 		SpinLockInit(&shared->mutex);
 	}
+	pressure_shmem_init(found);
+	asked_shmem_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -216,11 +222,12 @@ static bool
 is_stopped(bool joining)
 {
 	uint64		n =
-	local_sql("SELECT s.subenabled, m.paused OR m.error IS NOT NULL, "
+	local_sql("SELECT s.subenabled, m.paused OR m.error IS NOT NULL OR n.bound, "
 			  "m.joined, EXISTS (SELECT FROM pg_stat_activity AS a "
 			  "WHERE a.pid = m.busy_pid AND a.query_start = m.busy_since "
 			  "AND a.state = 'active' AND a.pid <> pg_backend_pid()) "
-			  "FROM pg_subscription AS s, narinfo.mirror_state AS m "
+			  "FROM pg_subscription AS s, narinfo.mirror_state AS m, "
+			  "narinfo.node AS n "
 			  "WHERE s.subname = '" SITE_SUBSCRIPTION "' "
 			  "AND s.subdbid = (SELECT d.oid FROM pg_database AS d "
 			  "WHERE d.datname = current_database())", 0, NULL);

@@ -18,11 +18,17 @@
 
 #include "cache/cache.h"
 #include "cache/node.h"
+#include "sites/asked.h"
+#include "sites/copies.h"
 #include "sites/local.h"
+#include "sites/pressure.h"
 #include "sites/resume.h"
+#include "sites/succession.h"
+#include "sites/watermark.h"
 
 #define DAY (24 * 60 * 60)		/* seconds */
 
+#define TELL_PAUSE 20			/* ms between two reports, at least */
 #define FORGET_PAUSE 10000		/* ms between looks for idle mirrors */
 
 int			sites_interval = 2000;
@@ -80,7 +86,11 @@ sites_init(void)
 							NULL, &join_patience, 600, 1, 365 * DAY,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	node_mirror_detail = sites_mirror_detail;
+	asked_init();
+	pressure_init();
 	resume_init();
+	copies_init();
+	copies_wait_init();
 }
 
 /*-------------------------------------------------------------------------
@@ -98,6 +108,7 @@ verify_if_due(void)
 		!local_is("SELECT EXISTS (SELECT FROM narinfo.mirror_state AS m, "
 				  "narinfo.site_cache AS c WHERE m.joined "
 				  "AND c.site = narinfo.site_name() AND (c.proof_at IS NULL "
+				  "OR NOT c.vote AND c.problem IS NULL AND m.error IS NULL "
 				  "OR clock_timestamp() - c.proof_at > make_interval("
 				  "secs => $1::int)))", 1, params))
 		return;
@@ -122,9 +133,54 @@ forget_idle(void)
 	local_commit();
 }
 
-bool
-sites_turn(MemoryContext context)
+static bool to_tell = false;	/* sites_tell() was called */
+static TimestampTz told = 0;	/* when we have reported last */
+
+void
+sites_tell(void)
 {
+	to_tell = true;
+}
+
+long
+sites_tell_pause(void)
+{
+	TimestampTz next = TimestampTzPlusMilliseconds(told, TELL_PAUSE);
+
+	if (!to_tell)
+		return -1;
+	return TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
+}
+
+static void
+report(void)
+{
+	told = GetCurrentTimestamp();
+	sites_report();
+}
+
+/* What is owed every pg_narinfo.site_interval. */
+static void
+take_full_turn(MemoryContext context)
+{
+	sites_resume(false);
+	local_commit();
+	succession_watch(context);
+	succession_follow(context);
+	verify_if_due();
+	forget_idle();
+	report();
+}
+
+bool
+sites_turn(MemoryContext context, long *pause)
+{
+	static TimestampTz last = 0;
+	TimestampTz next;
+	long		watermark;
+	bool		tell = to_tell;
+
+	to_tell = false;
 	MemoryContextSwitchTo(context);
 	if (!local_begin())
 		return false;
@@ -135,12 +191,20 @@ sites_turn(MemoryContext context)
 		local_end();
 		return false;
 	}
-	sites_resume(false);
-	local_commit();
-	verify_if_due();
-	forget_idle();
-	sites_report();
+	if (last == 0 || TimestampDifferenceExceeds(last, GetCurrentTimestamp(),
+												sites_interval))
+	{
+		take_full_turn(context);
+		last = GetCurrentTimestamp();
+	}
+	else if (tell)
+		report();
+	watermark = watermark_turn();
 	local_end();
+	next = TimestampTzPlusMilliseconds(last, sites_interval);
+	*pause = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next);
+	if (watermark >= 0)
+		*pause = Min(*pause, watermark);
 	return true;
 }
 

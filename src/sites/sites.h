@@ -7,8 +7,11 @@
  * confirmed it: site_cache.vote says so for every site that is known, and
  * site_link names the slot of those that are mirrors of this site, whose
  * confirmed_flush_lsn is their position in this site's log.  Of those further
- * below, site_cache.seq is what they have on disk.  node.promised is for
- * promotion, site_cache.watermark for what is shown only with enough copies.
+ * below, site_cache.seq is what they have on disk: copies.h.  Where a cache
+ * has copies_include_files, neither counts beyond site_cache.files, up to
+ * which the files are there, too: worker/sites_files.c.  node.promised is for
+ * promotion, site_cache.watermark for what is shown only with enough copies:
+ * watermark.h.
  *
  * Copyright (c) 2026, pg_narinfo contributors
  *
@@ -28,14 +31,23 @@ extern void sites_init(void);
  * What the worker of sites does again and again, outside of a transaction:
  * enables the subscription again where an error has passed, tells the
  * upstream of this site, proves that it is equal when that is due, forgets
- * mirrors that did not come to the end of join_site().  False when this
- * server is the only one.  "context" is reset afterwards, or on error, by the
+ * mirrors that did not come to the end of join_site(), and follows the
+ * watermarks.  Tells ms until the next turn.  False when this server is the
+ * only one.  "context" is reset afterwards, or on error, by the
  * caller, who then calls sites_turn_failed().
  */
-extern bool sites_turn(MemoryContext context);
+extern bool sites_turn(MemoryContext context, long *pause);
 
 /* Notes the message of an error; closes what is open. */
 extern void sites_turn_failed(const char *message);
+
+/*
+ * Has the next turn tell the upstream of this site, whatever the interval;
+ * ms until that turn is to be, so that not all is spent in telling; -1: there
+ * is nothing new to tell.
+ */
+extern void sites_tell(void);
+extern long sites_tell_pause(void);
 
 /* ms between two of these turns. */
 extern int	sites_interval;

@@ -22,6 +22,8 @@ CREATE TABLE site (
 	url text,
 	reason text,
 	reported timestamptz NOT NULL,
+	promised_to text COLLATE "C",
+	since timestamptz,
 	CONSTRAINT site_name_valid CHECK (name ~ '^[a-z][a-z0-9_]{0,49}$')
 ) WITH (fillfactor = 50);
 
@@ -29,7 +31,8 @@ COMMENT ON TABLE site IS
 'the sites, as each tells of itself: a site writes its own row alone, and its mirrors have it reported';
 COMMENT ON COLUMN site.name IS
 'name of the site: a letter, then up to 49 of [a-z0-9_]';
-COMMENT ON COLUMN site.role IS 'whether it publishes';
+COMMENT ON COLUMN site.role IS
+'primary: it publishes; whoever does not, for whatever reason, is a mirror';
 COMMENT ON COLUMN site.upstream IS
 'the site that it mirrors; NULL: none, as of the primary';
 COMMENT ON COLUMN site.caches IS
@@ -41,7 +44,10 @@ COMMENT ON COLUMN site.version IS 'version of the extension there';
 COMMENT ON COLUMN site.epoch IS
 'epoch that it writes, or applies, events of';
 COMMENT ON COLUMN site.promised IS
-'the highest epoch that it has promised to follow, see node';
+'an epoch that it has promised to follow and waits for, see node.bound; 0: none';
+COMMENT ON COLUMN site.promised_to IS 'the site that it has promised that to';
+COMMENT ON COLUMN site.since IS
+'when it began to be what it is, see node.since: only then it may have come to have less than before';
 COMMENT ON COLUMN site.conninfo IS
 'how the other sites connect to it, without a password; NULL: not said';
 COMMENT ON COLUMN site.url IS
@@ -64,6 +70,8 @@ CREATE TABLE site_cache (
 	problem text,
 	vote boolean NOT NULL DEFAULT false,
 	watermark bigint,
+	files bigint,
+	files_problem text,
 	PRIMARY KEY (site, cache)
 ) WITH (fillfactor = 50);
 
@@ -88,6 +96,10 @@ COMMENT ON COLUMN site_cache.vote IS
 'whether what this site has confirmed counts as a copy: it has proved itself, in its epoch';
 COMMENT ON COLUMN site_cache.watermark IS
 'of the primary: the number up to which enough sites have everything; NULL: not told';
+COMMENT ON COLUMN site_cache.files IS
+'of a mirror, where the cache has copies_include_files: number of the event up to which it has the file of every path that is valid; NULL: not known';
+COMMENT ON COLUMN site_cache.files_problem IS
+'what keeps that number from growing, in words; NULL: nothing';
 
 -- ---- what is a site's own: neither replicated nor dumped
 
@@ -99,7 +111,10 @@ CREATE TABLE site_link (
 	system_identifier bigint NOT NULL,
 	joined boolean NOT NULL DEFAULT false,
 	since timestamptz NOT NULL,
-	seen timestamptz NOT NULL
+	seen timestamptz NOT NULL,
+	told timestamptz,
+	problem text,
+	dropped text
 );
 
 COMMENT ON TABLE site_link IS
@@ -113,6 +128,11 @@ COMMENT ON COLUMN site_link.joined IS
 'whether it has everything; until then it is forgotten, with its slot, when nothing is seen of it for pg_narinfo.join_patience';
 COMMENT ON COLUMN site_link.since IS 'when it came';
 COMMENT ON COLUMN site_link.seen IS 'when it was last seen';
+COMMENT ON COLUMN site_link.told IS 'when it last reported, by its own clock';
+COMMENT ON COLUMN site_link.problem IS
+'why what its slot has confirmed counts no more, until it joins or is pointed here again; NULL: it counts';
+COMMENT ON COLUMN site_link.dropped IS
+'when and why its slot was dropped, to make room for write-ahead log: it has to join again; NULL: it was not';
 
 CREATE TABLE mirror_state (
 	upstream text COLLATE "C" NOT NULL,
@@ -127,7 +147,10 @@ CREATE TABLE mirror_state (
 	busy_pid integer,
 	busy_since timestamptz,
 	reported timestamptz,
-	report_error text
+	report_error text,
+	direct boolean NOT NULL DEFAULT false,
+	forked text,
+	slot_problem text
 );
 
 CREATE UNIQUE INDEX mirror_state_one_row ON mirror_state ((true));
@@ -155,6 +178,12 @@ COMMENT ON COLUMN mirror_state.reported IS
 'when the upstream was last told of this site';
 COMMENT ON COLUMN mirror_state.report_error IS
 'why that failed the last time; NULL: it did not';
+COMMENT ON COLUMN mirror_state.direct IS
+'whether the upstream was the primary when this site began to follow it: then it follows whoever becomes the primary next';
+COMMENT ON COLUMN mirror_state.forked IS
+'why this site cannot follow the primary, which does not have all of its events; NULL: nothing is known against it';
+COMMENT ON COLUMN mirror_state.slot_problem IS
+'what became of the slot of this site there, when it cannot go on from it; NULL: nothing';
 
 CREATE TABLE site_difference (
 	cache text COLLATE "C" NOT NULL,
@@ -215,6 +244,16 @@ END;
 COMMENT ON FUNCTION event_caches() IS
 'the caches that have events, those that were dropped included; an index lookup each';
 
+CREATE FUNCTION site_primary() RETURNS text
+	LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+	SELECT s.name FROM site AS s WHERE s.role = 'primary'
+		ORDER BY s.epoch DESC, s.name LIMIT 1;
+END;
+
+COMMENT ON FUNCTION site_primary() IS
+'name of the site that publishes, as far as this one has heard; NULL: of none';
+
 -- ---- what a mirror asks of its upstream
 
 CREATE FUNCTION site_claim() RETURNS void
@@ -223,6 +262,13 @@ CREATE FUNCTION site_claim() RETURNS void
 
 COMMENT ON FUNCTION site_claim() IS
 'gives an empty database its identity, as the first write does; fails where nothing may be published';
+
+CREATE FUNCTION site_asked() RETURNS void
+	AS 'MODULE_PATHNAME'
+	LANGUAGE C VOLATILE PARALLEL UNSAFE;
+
+COMMENT ON FUNCTION site_asked() IS
+'notes that since this server was started all sites that it knows have been asked who publishes; until then it does not';
 
 CREATE FUNCTION site_publish_tables(publication text, caches text[])
 	RETURNS void
@@ -285,6 +331,14 @@ BEGIN
 				THEN 'a mirror that is being filled' ELSE state END);
 	END IF;
 	LOCK TABLE narinfo.site_link IN SHARE ROW EXCLUSIVE MODE;
+	IF (request->>'epoch')::integer
+			> (SELECT n.epoch FROM narinfo.node AS n) THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('site "%s" cannot be mirrored by one of a later epoch',
+				narinfo.site_name()),
+			DETAIL = format('Site "%s" has epoch %s, and this one %s.', site,
+				request->>'epoch', (SELECT n.epoch FROM narinfo.node AS n));
+	END IF;
 	own := narinfo.site_name();
 	IF own !~ '^[a-z][a-z0-9_]{0,49}$' THEN
 		RAISE invalid_name USING
@@ -293,6 +347,10 @@ BEGIN
 			HINT = 'Set pg_narinfo.site there.';
 	END IF;
 	UPDATE narinfo.node AS n SET site = own WHERE n.site IS NULL;
+	IF FOUND THEN
+		-- until now it knew none
+		PERFORM narinfo.site_asked();
+	END IF;
 	IF own = site THEN
 		RAISE duplicate_object USING
 			MESSAGE = format('site "%s" cannot mirror itself', own),
@@ -319,6 +377,10 @@ BEGIN
 	IF link.caches IS DISTINCT FROM wanted THEN
 		EXECUTE format('DROP PUBLICATION IF EXISTS %I', 'narinfo_' || site);
 	END IF;
+	-- what it has confirmed counts again when it has everything
+	IF link.dropped IS NOT NULL THEN
+		DELETE FROM narinfo.site_cache AS c WHERE c.site = link.site;
+	END IF;
 	INSERT INTO narinfo.site_link AS l
 		VALUES (site, 'narinfo_' || site,
 			CASE WHEN wanted IS NULL THEN 'narinfo' ELSE 'narinfo_' || site END,
@@ -327,7 +389,8 @@ BEGIN
 		ON CONFLICT ON CONSTRAINT site_link_pkey DO UPDATE
 		SET publication = excluded.publication, caches = excluded.caches,
 			system_identifier = excluded.system_identifier,
-			joined = l.joined AND l.caches IS NOT DISTINCT FROM excluded.caches,
+			-- its slot says nothing until it has everything, and reports
+			joined = false, problem = NULL, told = NULL, dropped = NULL,
 			seen = excluded.seen
 		RETURNING l.* INTO link;
 	PERFORM narinfo.site_publish_tables(link.publication, wanted);
@@ -379,6 +442,28 @@ $$;
 COMMENT ON FUNCTION dismiss_site(text) IS
 'forgets a mirror of this site, with its slot and its publication; what leave_site() asks of the upstream, and what an administrator does when a mirror is gone for good. Fails while the mirror is connected; false if there was none';
 
+CREATE FUNCTION site_slot_problem(site text) RETURNS text
+	LANGUAGE plpgsql STABLE STRICT PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+	RETURN (SELECT CASE
+			WHEN l.dropped IS NOT NULL
+			THEN format('its slot was dropped: it has to join again (%s)',
+				l.dropped)
+			WHEN r.slot_name IS NULL
+			THEN 'its slot is gone: it has to join again'
+			WHEN r.wal_status = 'lost'
+			THEN 'its slot has lost what it needs: it has to join again' END
+		FROM narinfo.site_link AS l LEFT JOIN pg_replication_slots AS r
+			ON r.slot_name = l.slot
+		WHERE l.site = site_slot_problem.site);
+END
+$$;
+
+COMMENT ON FUNCTION site_slot_problem(text) IS
+'why a mirror of this site cannot go on from its slot, in words; NULL: it can';
+
 CREATE FUNCTION site_report(report jsonb) RETURNS jsonb
 	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
 	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -386,12 +471,24 @@ AS $$
 DECLARE
 	told text[] := ARRAY(SELECT s->>'name'
 		FROM jsonb_array_elements(report->'sites') AS s);
+	lost jsonb := (SELECT to_jsonb(s)
+		FROM narinfo.site_less(report->'sites', report->'caches') AS s
+		WHERE s.site = report->>'site' LIMIT 1);
 BEGIN
+	-- of what it has less its slot knows nothing; two reports that are on
+	-- their way at once say nothing
+	UPDATE narinfo.site_link AS l SET problem = format(
+			'it has event %s of cache %s, and had event %s: it is an older copy of itself',
+			lost->>'told', lost->>'cache', lost->>'seq')
+		WHERE lost IS NOT NULL AND l.site = report->>'site'
+			AND l.problem IS NULL AND coalesce((report->>'at')::timestamptz
+				> l.told + interval '1 s', true);
 	-- of one that has not come to the end, its slot tells: site_forget_idle()
 	UPDATE narinfo.site_link AS l SET
 			seen = CASE WHEN l.joined OR (report->>'joined')::boolean
 				THEN clock_timestamp() ELSE l.seen END,
-			joined = l.joined OR (report->>'joined')::boolean
+			joined = l.joined OR (report->>'joined')::boolean,
+			told = greatest(l.told, (report->>'at')::timestamptz)
 		WHERE l.site = report->>'site' AND l.system_identifier =
 			(report->>'system_identifier')::bigint;
 	IF NOT FOUND THEN
@@ -400,19 +497,71 @@ BEGIN
 				report->>'site', narinfo.site_name()),
 			HINT = 'It was dismissed: let it leave, and join again.';
 	END IF;
-	PERFORM narinfo.site_take(report->'sites', report->'caches',
-		narinfo.site_name());
+	PERFORM narinfo.site_listen(report->'sites', report->'caches');
+	-- sites below it that it does not know any more have left
+	WITH RECURSIVE down (name, n) AS (
+			SELECT s.name, 1 FROM narinfo.site AS s
+			WHERE s.upstream = report->>'site'
+			UNION
+			SELECT s.name, d.n + 1 FROM down AS d
+			JOIN narinfo.site AS s ON s.upstream = d.name WHERE d.n < 100),
+		gone AS (DELETE FROM narinfo.site AS s
+			WHERE s.name IN (SELECT d.name FROM down AS d)
+				AND s.name <> ALL (told) AND s.name <> narinfo.site_name()
+				AND s.name NOT IN (SELECT l.site FROM narinfo.site_link AS l)
+			RETURNING s.name)
+	DELETE FROM narinfo.site_cache AS c
+		WHERE c.site IN (SELECT g.name FROM gone AS g);
+	PERFORM narinfo.site_judge('{}');
 	PERFORM narinfo.site_refresh();
-	RETURN jsonb_build_object('site', narinfo.site_name(),
+	PERFORM narinfo.copies_told();
+	RETURN jsonb_build_object('site', narinfo.site_name(), 'lost', lost,
+		'slot_problem', narinfo.site_slot_problem(report->>'site'),
+		-- of itself in any case: who was its upstream until now takes it for
+		-- one of those below
 		'sites', (SELECT jsonb_agg(to_jsonb(s)) FROM narinfo.site AS s
-			WHERE s.name <> ALL (told)),
-		'caches', (SELECT jsonb_agg(to_jsonb(c)) FROM narinfo.site_cache AS c
-			WHERE c.site <> ALL (told)));
+			WHERE s.name <> ALL (told) OR s.name = narinfo.site_name()),
+		'caches', (SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]')
+			FROM narinfo.site_cache AS c
+			WHERE c.site <> ALL (told) OR c.site = narinfo.site_name()));
 END
 $$;
 
 COMMENT ON FUNCTION site_report(jsonb) IS
-'takes the rows of site and site_cache of a mirror and of the sites below it, and returns those of all others';
+'takes the rows of site and site_cache of a mirror and of the sites below it, and returns those of all others, and its own';
+
+CREATE FUNCTION site_take_rows(table_name text, key text[], rows jsonb,
+		but_not text)
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	-- a site of another version may have others
+	columns text[] := ARRAY(SELECT a.attname FROM pg_attribute AS a
+		WHERE a.attrelid = format('narinfo.%I', table_name)::regclass
+			AND a.attnum > 0 AND NOT a.attisdropped AND rows->0 ? a.attname
+		ORDER BY a.attnum);
+BEGIN
+	IF columns = '{}' THEN
+		RETURN;
+	END IF;
+	EXECUTE (SELECT format('INSERT INTO narinfo.%1$I AS s (%2$s)
+			SELECT %2$s FROM jsonb_populate_recordset(NULL::narinfo.%1$I, $1)
+				AS t WHERE t.%3$I <> $2
+			ON CONFLICT (%4$s) DO UPDATE SET (%2$s) = ROW (%5$s)
+			WHERE (%6$s) IS DISTINCT FROM (%5$s)', table_name,
+			string_agg(quote_ident(c), ', ' ORDER BY n), key[1],
+			array_to_string(key, ', '),
+			string_agg('excluded.' || quote_ident(c), ', ' ORDER BY n),
+			string_agg('s.' || quote_ident(c), ', ' ORDER BY n))
+		FROM unnest(columns) WITH ORDINALITY AS u (c, n))
+		USING rows, but_not;
+END
+$$;
+
+COMMENT ON FUNCTION site_take_rows(text, text[], jsonb, text) IS
+'writes rows of site or site_cache, by their key, in the columns that they have, but none of one site';
 
 CREATE FUNCTION site_take(sites jsonb, caches jsonb, but_not text)
 	RETURNS void
@@ -420,29 +569,9 @@ CREATE FUNCTION site_take(sites jsonb, caches jsonb, but_not text)
 	SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-	INSERT INTO narinfo.site AS s
-		SELECT t.* FROM jsonb_populate_recordset(NULL::narinfo.site, sites)
-			AS t WHERE t.name <> but_not
-		ON CONFLICT (name) DO UPDATE
-		SET (role, upstream, caches, system_identifier, database, version,
-				epoch, promised, conninfo, url, reason, reported)
-			= (excluded.role, excluded.upstream, excluded.caches,
-				excluded.system_identifier, excluded.database,
-				excluded.version, excluded.epoch, excluded.promised,
-				excluded.conninfo, excluded.url, excluded.reason,
-				excluded.reported)
-		WHERE s.* IS DISTINCT FROM excluded.*;
-	INSERT INTO narinfo.site_cache AS c
-		SELECT t.* FROM jsonb_populate_recordset(NULL::narinfo.site_cache,
-			caches) AS t WHERE t.site <> but_not
-		ON CONFLICT (site, cache) DO UPDATE
-		SET (seq, epoch, digest, at, target, target_at, proof_seq, proof_at,
-				problem, vote, watermark)
-			= (excluded.seq, excluded.epoch, excluded.digest, excluded.at,
-				excluded.target, excluded.target_at, excluded.proof_seq,
-				excluded.proof_at, excluded.problem, excluded.vote,
-				excluded.watermark)
-		WHERE c.* IS DISTINCT FROM excluded.*;
+	PERFORM narinfo.site_take_rows('site', ARRAY['name'], sites, but_not);
+	PERFORM narinfo.site_take_rows('site_cache', ARRAY['site', 'cache'],
+		caches, but_not);
 END
 $$;
 
@@ -474,6 +603,7 @@ CREATE FUNCTION site_reason() RETURNS text
 AS $$
 DECLARE
 	state text := narinfo.node_state();
+	o narinfo.node;
 	m narinfo.mirror_state;
 	enabled boolean;
 	found text;
@@ -486,6 +616,21 @@ BEGIN
 	END IF;
 	IF NOT (SELECT n.consistent FROM narinfo.node AS n) THEN
 		RETURN 'it is being filled';
+	END IF;
+	SELECT * INTO o FROM narinfo.node;
+	IF state = 'closed' THEN
+		RETURN CASE o.closed
+			WHEN 'switchover' THEN format('it does not publish, so that site "%s" can: CALL narinfo.switchover(%L) goes on with that', o.closed_for, o.closed_for)
+			WHEN 'promise' THEN format('it does not publish while site "%s" may become the primary: CALL narinfo.promote() there, or, if that is gone for good, SELECT narinfo.reopen_site() here', o.closed_for)
+			WHEN 'epoch' THEN format('site "%s" publishes instead, in epoch %s: CALL narinfo.rejoin(), with how that is connected to', o.closed_for, o.closed_epoch)
+			WHEN 'behind' THEN format('its mirror "%s" has events that it does not have, as if it were restored from a backup: CALL narinfo.promote() there, and narinfo.rejoin() here', o.closed_for)
+			ELSE format('another server answers as site "%s": this one is a copy of it', o.closed_for) END;
+	END IF;
+	SELECT s.name INTO found FROM narinfo.site AS s
+		WHERE state = 'primary' AND s.role = 'primary'
+			AND s.name <> narinfo.site_name() AND s.epoch = o.epoch LIMIT 1;
+	IF found IS NOT NULL THEN
+		RETURN format('site "%s" publishes, too, in the same epoch, %s: SELECT narinfo.reopen_site() at the one that is to go on, then CALL narinfo.rejoin() at the other', found, o.epoch);
 	END IF;
 	IF state <> 'mirror' THEN
 		RETURN NULL;
@@ -505,6 +650,15 @@ BEGIN
 	IF enabled IS NULL THEN
 		RETURN 'it has no subscription';
 	END IF;
+	IF m.forked IS NOT NULL THEN
+		RETURN m.forked;
+	END IF;
+	IF o.bound THEN
+		RETURN format('it waits for site "%s" to be the primary, in epoch %s: CALL narinfo.promote() there', o.promised_to, o.promised);
+	END IF;
+	IF m.slot_problem IS NOT NULL THEN
+		RETURN format('site "%s" says: %s', m.upstream, m.slot_problem);
+	END IF;
 	IF NOT enabled AND m.paused THEN
 		RETURN 'somebody has disabled its subscription';
 	END IF;
@@ -519,7 +673,7 @@ BEGIN
 				current_setting('pg_narinfo.max_lag')::interval
 			AND current_setting('pg_narinfo.max_lag') <> '0'
 		ORDER BY c.target_at LIMIT 1;
-	IF FOUND THEN
+	IF late.cache IS NOT NULL THEN
 		RETURN format('cache %s lags by %s events since %s', late.cache,
 			late.n, date_trunc('second', late.target_at));
 	END IF;
@@ -538,8 +692,11 @@ DECLARE
 	own text := narinfo.site_name();
 	m narinfo.mirror_state;
 BEGIN
+	-- whoever takes events away, with what we say of them, changes this row
+	-- as well: it is over then, or waits for us
+	PERFORM FROM narinfo.node AS n WHERE n.site IS NOT NULL FOR SHARE;
 	-- one that is alone has nobody to tell
-	IF NOT EXISTS (SELECT FROM narinfo.node AS n WHERE n.site IS NOT NULL) THEN
+	IF NOT FOUND THEN
 		RETURN;
 	END IF;
 	SELECT * INTO m FROM narinfo.mirror_state;
@@ -559,43 +716,53 @@ BEGIN
 		ON CONFLICT (site, cache) DO UPDATE
 		SET seq = excluded.seq, epoch = excluded.epoch,
 			digest = excluded.digest, at = excluded.at
-		WHERE c.seq <> excluded.seq OR c.epoch <> excluded.epoch
-			OR c.digest <> excluded.digest;
+		-- another session may have seen more than this one's snapshot
+		WHERE (c.epoch, c.seq) < (excluded.epoch, excluded.seq)
+			OR c.epoch = excluded.epoch AND c.seq = excluded.seq
+				AND c.digest <> excluded.digest;
 	-- a number of the primary's to look out for, when the last was reached
 	UPDATE narinfo.site_cache AS c
 		SET target = p.seq, target_at = clock_timestamp()
 		FROM narinfo.site_cache AS p, narinfo.site AS s
 		WHERE c.site = own AND m.upstream IS NOT NULL
-			AND s.role = 'primary' AND s.name <> own
+			AND s.name = narinfo.site_primary() AND s.name <> own
 			AND p.site = s.name AND p.cache = c.cache
 			AND c.seq >= c.target AND p.seq > c.target;
 	INSERT INTO narinfo.site AS s
-		SELECT own, n.role, m.upstream, m.caches, n.system_identifier,
-			current_database(), x.extversion, n.epoch, n.promised,
+		SELECT own, CASE narinfo.node_state() WHEN 'primary' THEN 'primary'
+				ELSE 'mirror' END::narinfo.node_role,
+			m.upstream, m.caches, n.system_identifier,
+			current_database(), x.extversion, n.epoch,
+			CASE WHEN n.bound THEN n.promised ELSE 0 END,
+			-- what join_site() was told stays when it is no mirror any more
 			coalesce(m.conninfo, nullif(current_setting(
-				'pg_narinfo.site_conninfo', true), '')),
+				'pg_narinfo.site_conninfo', true), ''), o.conninfo),
 			coalesce(m.url, nullif(current_setting('pg_narinfo.site_url',
-				true), '')),
-			narinfo.site_reason(), clock_timestamp()
-		FROM narinfo.node AS n, pg_extension AS x
+				true), ''), o.url),
+			narinfo.site_reason(), clock_timestamp(),
+			CASE WHEN n.bound THEN n.promised_to END, n.since
+		FROM narinfo.node AS n CROSS JOIN pg_extension AS x
+			LEFT JOIN narinfo.site AS o ON o.name = own
 		WHERE x.extname = 'pg_narinfo'
 		ON CONFLICT (name) DO UPDATE
 		SET (role, upstream, caches, system_identifier, database, version,
-				epoch, promised, conninfo, url, reason, reported)
+				epoch, promised, conninfo, url, reason, reported, promised_to,
+				since)
 			= (excluded.role, excluded.upstream, excluded.caches,
 				excluded.system_identifier, excluded.database,
 				excluded.version, excluded.epoch, excluded.promised,
 				excluded.conninfo, excluded.url, excluded.reason,
-				excluded.reported)
+				excluded.reported, excluded.promised_to, excluded.since)
 		-- when nothing is new, now and then does
 		WHERE s.reported < excluded.reported - interval '5 s'
 			OR (s.role, s.upstream, s.caches, s.system_identifier, s.database,
-				s.version, s.epoch, s.promised, s.conninfo, s.url, s.reason)
+				s.version, s.epoch, s.promised, s.conninfo, s.url, s.reason,
+				s.promised_to, s.since)
 			IS DISTINCT FROM (excluded.role, excluded.upstream,
 				excluded.caches, excluded.system_identifier,
 				excluded.database, excluded.version, excluded.epoch,
 				excluded.promised, excluded.conninfo, excluded.url,
-				excluded.reason);
+				excluded.reason, excluded.promised_to, excluded.since);
 END
 $$;
 
@@ -641,7 +808,11 @@ BEGIN
 		'state', narinfo.node_state(), 'site', narinfo.site_name(),
 		'upstream', (SELECT m.upstream FROM narinfo.mirror_state AS m),
 		'reasons', CASE WHEN reason IS NULL THEN '[]'::jsonb
-			ELSE jsonb_build_array(reason) END);
+			ELSE jsonb_build_array(reason) END)
+		-- whoever only reads may be sent here all the same
+		|| coalesce((SELECT jsonb_build_object('pressure', p.level,
+				'pressure_reason', p.reason)
+			FROM narinfo.pressure_status() AS p WHERE p.level <> 'none'), '{}');
 END
 $$;
 
@@ -667,13 +838,11 @@ CREATE VIEW stat_sites AS
 			THEN greatest(pg_current_wal_lsn() - r.restart_lsn, 0)
 			END AS retained_wal,
 		c.proof_seq, c.proof_at AS last_proof,
-		coalesce(c.vote, false) AND (l.site IS NULL OR l.joined) AS vote,
+		coalesce(c.vote, false) AND (l.site IS NULL OR l.joined
+			AND l.problem IS NULL AND l.dropped IS NULL) AS vote,
 		s.reported,
-		coalesce(CASE WHEN l.site IS NOT NULL AND r.slot_name IS NULL
-				THEN 'its slot is gone: it has to join again'
-			WHEN r.wal_status = 'lost'
-				THEN 'its slot has lost what it needs: it has to join again'
-			END, s.reason, CASE WHEN s.name <> site_name()
+		coalesce(site_slot_problem(s.name), l.problem || ': it has to join again',
+			s.reason, CASE WHEN s.name <> site_name()
 				AND clock_timestamp() - s.reported > '1 minute'
 			THEN format('nothing was heard of it since %s',
 				date_trunc('second', s.reported)) END) AS reason
@@ -682,9 +851,8 @@ CREATE VIEW stat_sites AS
 		LEFT JOIN site_link AS l ON l.site = s.name
 		LEFT JOIN pg_catalog.pg_replication_slots AS r
 			ON r.slot_name = l.slot
-		LEFT JOIN (SELECT p.cache, max(p.seq) AS seq FROM site_cache AS p
-			JOIN site AS t ON t.name = p.site WHERE t.role = 'primary'
-			GROUP BY p.cache) AS p ON p.cache = c.cache;
+		LEFT JOIN site_cache AS p ON p.cache = c.cache
+			AND p.site = site_primary();
 
 COMMENT ON VIEW stat_sites IS
 'every site and each of its caches, as far as this site has heard: its own rows and its slots are of now, those of others as they last reported';
@@ -766,10 +934,10 @@ CREATE FUNCTION site_guard() RETURNS event_trigger
 	LANGUAGE C;
 
 COMMENT ON FUNCTION site_guard() IS
-'event trigger that refuses DROP EXTENSION on a site that others know, and notes who disables the subscription by hand';
+'event trigger that refuses DROP EXTENSION on a site that others know, to upgrade it before its mirrors, and whatever would let the subscription confirm what is not on disk; notes who disables it by hand';
 
 CREATE EVENT TRIGGER narinfo_site_guard ON ddl_command_start
-	WHEN TAG IN ('DROP EXTENSION', 'ALTER SUBSCRIPTION')
+	WHEN TAG IN ('DROP EXTENSION', 'ALTER EXTENSION', 'ALTER SUBSCRIPTION')
 	EXECUTE FUNCTION site_guard();
 
 -- ---- rights
@@ -802,8 +970,9 @@ $$;
 
 REVOKE ALL ON FUNCTION site_admit(jsonb), site_report(jsonb),
 	dismiss_site(text), site_refresh(), site_claim(), site_forget_idle(),
-	site_reason(), site_health(), site_guard(),
-	site_take(jsonb, jsonb, text), site_publish_tables(text, text[])
+	site_reason(), site_health(), site_guard(), site_asked(),
+	site_take(jsonb, jsonb, text), site_publish_tables(text, text[]),
+	site_take_rows(text, text[], jsonb, text)
 	FROM PUBLIC;
 GRANT USAGE ON SCHEMA narinfo TO narinfo_site;
 GRANT SELECT ON cache, valid_path, key, token, root, root_source, quota,

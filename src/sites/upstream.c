@@ -192,6 +192,7 @@ upstream_connect(Upstream *upstream)
 
 	upstream->remote = remote_connect(upstream->context, upstream->conninfo,
 									  false);
+	remote_set_patience(upstream->remote, upstream->patience);
 	initStringInfo(&problems);
 	check_theirs(&problems, upstream->remote);
 	check_ours(&problems);
@@ -215,7 +216,8 @@ upstream_admit(Upstream *upstream)
 	char	   *request =
 	local_ask("SELECT jsonb_build_object('site', $1, 'caches', "
 			  "to_jsonb($2::text[]), 'system_identifier', "
-			  "(SELECT system_identifier FROM pg_control_system()))",
+			  "(SELECT system_identifier FROM pg_control_system()), 'epoch', "
+			  "(SELECT n.epoch FROM narinfo.node AS n))",
 			  2, params);
 
 	local_commit();
@@ -225,7 +227,8 @@ upstream_admit(Upstream *upstream)
 	local_sql("SELECT r->>'site', r->>'epoch', r->>'slot', "
 			  "r->>'publication', r->'above' ? $2, "
 			  "(SELECT array_agg(c)::text FROM "
-			  "jsonb_array_elements_text(nullif(r->'caches', 'null')) AS c) "
+			  "jsonb_array_elements_text(nullif(r->'caches', 'null')) AS c), "
+			  "r->>'role' "
 			  "FROM (SELECT $1::jsonb) AS t (r)", 2,
 			  (const char *[]) {reply[0], upstream->site});
 	upstream->name = local_value(0, 0);
@@ -233,6 +236,7 @@ upstream_admit(Upstream *upstream)
 	upstream->slot = local_value(0, 2);
 	upstream->publication = local_value(0, 3);
 	upstream->caches = local_value(0, 5);
+	upstream->primary = strcmp(local_value(0, 6), "primary") == 0;
 	if (strcmp(local_value(0, 4), "t") == 0)
 	{
 		local_commit();

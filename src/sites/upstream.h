@@ -23,6 +23,7 @@ typedef struct Upstream
 	const char *caches;			/* text[] as text, or NULL: all */
 	const char *own_conninfo;	/* or NULL */
 	const char *url;			/* or NULL */
+	int			patience;		/* ms for each query; 0: no limit */
 	Remote	   *remote;
 
 	/* what it has told */
@@ -30,6 +31,7 @@ typedef struct Upstream
 	char	   *epoch;
 	char	   *slot;
 	char	   *publication;
+	bool		primary;
 } Upstream;
 
 /*

@@ -159,6 +159,8 @@ set_session(void)
 	SetConfigOption("default_transaction_read_only", "on",
 					PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("search_path", "pg_catalog", PGC_SUSET, PGC_S_OVERRIDE);
+	/* it takes longer than any of our statements */
+	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 static void

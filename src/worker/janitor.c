@@ -119,7 +119,8 @@ cut(const char *cache)
 	int64		n = 0;
 
 	StartTransactionCommand();
-	if (cache_catalog_hold() != NULL && node_state() != NODE_MIRROR)
+	if (cache_catalog_hold() != NULL && node_state() != NODE_MIRROR &&
+		node_state() != NODE_CLOSED)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		n = retention_follow(cache, CUT_BATCH);
@@ -308,5 +309,5 @@ pg_narinfo_janitor_main(Datum arg)
 {
 	(void) arg;
 	worker_take_turns("janitor", compat_wait_event("PgNarinfoJanitor"),
-					  take_turn);
+					  PGINVALID_SOCKET, take_turn);
 }

@@ -244,6 +244,7 @@ job_poll(const JobTicket *ticket, JobResult *result)
 	slot = find_ticket(ticket);
 	if (slot == NULL)
 	{
+		memset(result, 0, sizeof(*result));
 		result->status = 503;
 		strlcpy(result->reason, "the job was lost", JOB_REASON_MAX);
 	}
@@ -363,7 +364,9 @@ queue_answer(const JobTicket *ticket, const JobResult *result)
 void
 queue_put_back(void)
 {
-	JobResult	given_up = {503, "writers failed over this"};
+	JobResult	given_up = {
+		.status = 503, .reason = "writers failed over this"
+	};
 	uint32		owners[16];
 	int			nowners = 0;
 

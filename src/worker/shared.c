@@ -98,6 +98,7 @@ shared_startup(void)
 		for (int i = 0; i < WORKER_WRITER_MAX; i++)
 			writer_init(&worker_shared->writers[i]);
 		pg_atomic_init_u32(&worker_shared->sites_wanted, 0);
+		pg_atomic_init_u32(&worker_shared->sites_pid, 0);
 		pg_atomic_init_u32(&worker_shared->sweep_due, 1);
 	}
 	queue_shmem_init(found);
@@ -136,5 +137,5 @@ worker_is_living(uint32 pid)
 		if (pg_atomic_read_u32(&worker_shared->writers[i].pid) == pid)
 			return true;
 	}
-	return false;
+	return pg_atomic_read_u32(&worker_shared->sites_pid) == pid;
 }

@@ -39,6 +39,8 @@ start_worker(void)
 	BackgroundWorkerInitializeConnection(worker_database, worker_role, 0);
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
 	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);
+	/* its queries take moments, whatever the planner thinks of new tables */
+	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 }
 
 static void
@@ -64,11 +66,14 @@ worker_forget_error(MemoryContext context)
 }
 
 void
-worker_take_turns(const char *name, uint32 wait_event,
+worker_take_turns(const char *name, uint32 wait_event, pgsocket socket,
 				  long (*turn) (MemoryContext context))
 {
 	MemoryContext context;
+	int			events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
 
+	if (socket != PGINVALID_SOCKET)
+		events |= WL_SOCKET_READABLE;
 	start_worker();
 	context = AllocSetContextCreate(TopMemoryContext, "narinfo turn",
 									ALLOCSET_SMALL_SIZES);
@@ -87,8 +92,7 @@ worker_take_turns(const char *name, uint32 wait_event,
 		pgstat_report_activity(STATE_IDLE, NULL);
 		pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 		worker_interrupts();
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT |
-						 WL_EXIT_ON_PM_DEATH, wait, wait_event);
+		(void) WaitLatchOrSocket(MyLatch, events, socket, wait, wait_event);
 		ResetLatch(MyLatch);
 	}
 	proc_exit(0);

@@ -105,6 +105,7 @@ typedef struct WorkerShared
 	char		listen[WORKER_LISTEN_MAX];
 	char		detail[WORKER_DETAIL_MAX];	/* why no worker runs, or "" */
 	pg_atomic_uint32 sites_wanted;	/* there are other sites */
+	pg_atomic_uint32 sites_pid; /* of their worker; 0: not running */
 	pg_atomic_uint32 sweep_due; /* nobody looked for unfinished uploads of
 								 * the processes before us */
 	WorkerSlot	slots[WORKER_SLOTS];
@@ -122,22 +123,33 @@ extern void worker_shared_init(void);
 /* Sets the latch of another process; none, if it has gone. */
 extern void worker_wake(uint32 pid);
 
-/* Is this one of the processes that receive uploads? */
+/* Is this one of the processes that receive uploads, or fetch files? */
 extern bool worker_is_living(uint32 pid);
 
 /* ---- workers that serve nobody (turns.c) ---- */
 
 /*
  * Such a worker until it is told to go: connects, and again and again calls
- * "turn", which returns ms to wait; the context is reset after each.  What it
- * raises ends the worker.
+ * "turn", which returns ms to wait, or until the socket, if there is one, can
+ * be read; the context is reset after each.  What it raises ends the worker.
  */
 extern void worker_take_turns(const char *name, uint32 wait_event,
+							  pgsocket socket,
 							  long (*turn) (MemoryContext context))
 			pg_attribute_noreturn();
 
 /* In a PG_CATCH(): as if nothing had happened, in no transaction. */
 extern void worker_forget_error(MemoryContext context);
+
+/* ---- files of mirrors (sites_files.c) ---- */
+
+/*
+ * What the worker of sites does, outside of a transaction, for caches with
+ * copies_include_files: returns ms until it is to do so again, or its latch is
+ * set, or fetch_fd() can be read.  "looked" tells whether there was something
+ * to do, so that an error of before has passed.
+ */
+extern long sites_files_turn(bool *looked);
 
 /* ---- interrupts (interrupts.c) ---- */
 

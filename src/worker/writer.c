@@ -15,6 +15,9 @@
  *									|
  *		  each cache's narinfos in one transaction (writer_publish.c)
  *									|
+ *		  if the cache wants copies: kept aside until other sites have it
+ *		  (writer_copies.c); meanwhile we go on
+ *									|
  *		  answer: the HTTP worker's latch is set
  *									|
  *		  wait for the latch, or a check
@@ -47,6 +50,7 @@
 
 #include "compat.h"
 #include "nar/root.h"
+#include "sites/pressure.h"
 #include "worker/worker.h"
 #include "worker/writer.h"
 
@@ -65,6 +69,7 @@ static WriterSlot *slot = NULL;
 static HeldJob *held[HELD_MAX];
 static int	nheld = 0;
 static ResourceOwner owner = NULL;	/* of hashes outside of transactions */
+static TimestampTz publish_at = 0;	/* while what is ready is delayed */
 
 static void
 writer_exit(int code, Datum arg)
@@ -94,8 +99,10 @@ writer_start(int number)
 	SetConfigOption("default_transaction_isolation", "read committed",
 					PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("search_path", "pg_catalog", PGC_SUSET, PGC_S_OVERRIDE);
+	SetConfigOption("jit", "off", PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("lock_timeout", LOCK_PATIENCE, PGC_SUSET, PGC_S_OVERRIDE);
 	owner = ResourceOwnerCreate(NULL, "pg_narinfo writer");
+	pressure_waits_itself = true;
 	pgstat_report_appname(MyBgworkerEntry->bgw_type);
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
@@ -186,10 +193,40 @@ answer_done(void)
 	{
 		if (held[i]->state == HELD_DONE)
 			answer(held[i]);
+		else if (held[i]->state == HELD_COPIES)
+			writer_copies_keep(held[i]);
 		else
 			held[kept++] = held[i];
 	}
 	nheld = kept;
+}
+
+static bool
+publishes(const HeldJob *job)
+{
+	return job->state == HELD_READY && job->job.kind == JOB_PUBLISH;
+}
+
+/*
+ * Each transaction that publishes waits as long as pressure.h says, before it
+ * is one; what comes meanwhile goes along, and what only touches goes on.
+ */
+static bool
+is_delayed(void)
+{
+	bool		any = false;
+
+	for (int i = 0; i < nheld && !any; i++)
+		any = publishes(held[i]);
+	if (!any)
+		return false;
+	if (publish_at == 0)
+		publish_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+												 pressure_begin_delay());
+	if (GetCurrentTimestamp() < publish_at)
+		return true;
+	publish_at = 0;
+	return false;
 }
 
 /* All that are ready and of the cache of the first one. */
@@ -198,10 +235,12 @@ publish_some(void)
 {
 	HeldJob    *ready[HELD_MAX];
 	int			n = 0;
+	bool		delayed = is_delayed();
 
 	for (int i = 0; i < nheld; i++)
 	{
 		if (held[i]->state == HELD_READY &&
+			!(delayed && publishes(held[i])) &&
 			(n == 0 ||
 			 strcmp(held[i]->job.cache, ready[0]->job.cache) == 0))
 			ready[n++] = held[i];
@@ -232,8 +271,10 @@ work(void)
 	{
 		busy = true;
 		answer_done();
+		writer_copies_look(answer);
 		worker_interrupts();
 	}
+	writer_copies_look(answer);
 	return busy;
 }
 
@@ -244,7 +285,8 @@ wait_for_work(uint32 wait_event)
 {
 	WaitEventSet *set = compat_create_wait_event_set(2 + CHECKS_MAX);
 	WaitEvent	occurred;
-	long		timeout = UPKEEP_INTERVAL;
+	long		pause = writer_copies_pause();
+	long		timeout = pause < 0 ? UPKEEP_INTERVAL : pause;
 
 	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
@@ -259,6 +301,10 @@ wait_for_work(uint32 wait_event)
 		left = nar_check_timeout(held[i]->check);
 		timeout = (left < 0) ? timeout : Min(timeout, left);
 	}
+	if (publish_at != 0)
+		timeout = Min(timeout,
+					  TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
+													  publish_at));
 	(void) WaitEventSetWait(set, timeout, &occurred, 1, wait_event);
 	FreeWaitEventSet(set);
 	ResetLatch(MyLatch);

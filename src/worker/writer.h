@@ -12,7 +12,10 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
+
 #include "nar/check.h"
+#include "sites/copies.h"
 #include "worker/queue.h"
 
 typedef enum HeldState
@@ -20,8 +23,17 @@ typedef enum HeldState
 	HELD_NEW,
 	HELD_UNCHECKED,				/* its NARs are to be looked into */
 	HELD_READY,					/* to be published */
+	HELD_COPIES,				/* published; waits to be on other sites */
 	HELD_DONE					/* "result" is its answer */
 } HeldState;
+
+/* Of one that is HELD_COPIES. */
+typedef struct HeldCopies
+{
+	CachePolicies policies;
+	CopiesTarget target;		/* cache "": not known yet */
+	TimestampTz late_at;		/* until when it waits */
+} HeldCopies;
 
 typedef struct HeldJob
 {
@@ -36,6 +48,7 @@ typedef struct HeldJob
 	NarCheck   *check;			/* of the URL of this number, if it runs */
 	int			url;
 	JobResult	result;
+	HeldCopies	copies;
 	MemoryContext context;		/* has all of it */
 } HeldJob;
 
@@ -74,7 +87,7 @@ extern void writer_define_settings(void);
 
 /*
  * Publishes and touches jobs of one cache, in one transaction if it can be;
- * each is HELD_DONE afterwards.
+ * each is HELD_DONE or HELD_COPIES afterwards.
  */
 extern void writer_publish(HeldJob **jobs, int n);
 
@@ -83,5 +96,19 @@ extern void writer_publish(HeldJob **jobs, int n);
  * the job the answer that this error deserves; NULL: none.
  */
 extern void writer_job_failed(HeldJob *held);
+
+/* ---- writer_copies.c: those that wait to be on other sites ---- */
+
+/* Has a job that is published and HELD_DONE wait, if its cache wants that. */
+extern void writer_copies_ask(HeldJob *held, const CachePolicies *policies);
+
+/* Takes over one that is HELD_COPIES. */
+extern void writer_copies_keep(HeldJob *held);
+
+/* Gives those to "answer" that have waited enough, HELD_DONE. */
+extern void writer_copies_look(void (*answer) (HeldJob *held));
+
+/* ms until that is to be called again; -1: none waits. */
+extern long writer_copies_pause(void);
 
 #endif							/* NARINFO_WORKER_WRITER_H */

@@ -54,7 +54,8 @@ in_class(int code, int class_code)
 static int
 status_of(int code)
 {
-	if (code == ERRCODE_NARINFO_BEHIND || code == ERRCODE_NARINFO_FENCED)
+	if (code == ERRCODE_NARINFO_BEHIND || code == ERRCODE_NARINFO_FENCED ||
+		code == ERRCODE_NARINFO_SWITCHING || code == ERRCODE_NARINFO_OVERLOAD)
 		return 503;
 	if (in_class(code, ERRCODE_NARINFO_REFUSED) ||
 		in_class(code, ERRCODE_RAISE_EXCEPTION))	/* a filter's or hook's */
@@ -83,10 +84,13 @@ writer_job_failed(HeldJob *held)
 {
 	ErrorData  *error;
 	int			status;
+	bool		told;			/* to the client */
 
 	HOLD_INTERRUPTS();
 	status = status_of(geterrcode());
-	if (status >= 500)
+	told = status < 500 || status == 507 ||
+		geterrcode() == ERRCODE_NARINFO_OVERLOAD;
+	if (status >= 500 && (!told || status == 507))
 		EmitErrorReport();
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
@@ -94,7 +98,7 @@ writer_job_failed(HeldJob *held)
 	{
 		MemoryContextSwitchTo(held->context);
 		error = CopyErrorData();
-		if (status >= 500 && status != 507)
+		if (!told)
 			held_answer(held, status, status == 503 ?
 						"the database cannot answer now" : "internal error");
 		else
@@ -108,6 +112,9 @@ writer_job_failed(HeldJob *held)
 }
 
 /* ---- one transaction ---- */
+
+/* Of the cache of the jobs at hand, when they were published. */
+static CachePolicies policies;
 
 static void
 begin(void)
@@ -198,6 +205,7 @@ try_publish(HeldJob **jobs, int n)
 		look(jobs, n);
 		touch_paths(jobs, n);
 		publish_infos(jobs, n);
+		(void) cache_get_policies(jobs[0]->job.cache, &policies);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
 		done = true;
@@ -217,8 +225,11 @@ writer_publish(HeldJob **jobs, int n)
 	if (try_publish(jobs, n))
 	{
 		for (int i = 0; i < n; i++)
+		{
 			held_answer(jobs[i], jobs[i]->existed ? 200 : 201,
 						jobs[i]->existed ? "it was there" : "published");
+			writer_copies_ask(jobs[i], &policies);
+		}
 	}
 	else if (n > 1)
 	{

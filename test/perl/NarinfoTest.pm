@@ -65,6 +65,7 @@ HTTP, unless the options say otherwise:
 	init      => [...]        arguments for init()
 	start     => 0            only initialised
 	extension => 0            started, without CREATE EXTENSION; not waited for
+	install_path => DIRECTORY of a PostgreSQL of its own, with bin below it
 
 =cut
 
@@ -72,7 +73,8 @@ sub narinfo_node
 {
 	my ($name, %option) = @_;
 	my $database = $option{database} // 'postgres';
-	my $node = PostgreSQL::Test::Cluster->new($name);
+	my $node = PostgreSQL::Test::Cluster->new($name, $option{install_path}
+		? (install_path => $option{install_path}) : ());
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	my $root = $option{file_root} // copy_cache($node->basedir . '/files');
 

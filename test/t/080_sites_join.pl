@@ -222,6 +222,8 @@ is(http_get($bonn->{http_port}, "/$hash.narinfo")->{status}, 200, 'and serves on
 fails($bonn, 'SELECT narinfo.publish(' . made(902) . ')', qr/NI005/, 'a change');
 sql($bonn, 'SELECT narinfo.start()');
 is(publish($bonn, 902, 902), 1, 'until it is started');
+is(sql($bonn, q{SELECT narinfo.site_name() || ' ' || narinfo.node_state()}),
+	'bonn primary', 'it has its name');
 is(sql($bonn, q{SELECT epoch FROM narinfo.event WHERE cache = 'main'
 	ORDER BY seq DESC LIMIT 1}), 2, 'in an epoch of its own');
 sql($lima, 'DROP EXTENSION pg_narinfo');

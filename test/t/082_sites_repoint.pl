@@ -141,6 +141,9 @@ sql($oslo, q{SELECT narinfo.publish(E'StorePath: /nix/store/}
 is(repoint($bonn, $oslo), 'done', 'the other mirror follows it');
 ok(caught_up($bonn, $oslo), 'and has what it publishes');
 is(digests($bonn), digests($oslo), 'equal');
+is(sql($bonn, q{SELECT m.upstream || ' ' || s.role FROM narinfo.mirror_state AS m
+	JOIN narinfo.site AS s ON s.name = m.upstream}), 'oslo primary',
+	'which others know by its name, as before');
 
 for my $node ($paris, $oslo, $bonn)
 {
