@@ -1,7 +1,7 @@
 # Five sites, many who publish and wait for copies, real clients that read, and
 # whatever may befall a site: see test/bench/SiteStress.pm.  `make stress` has
 # it for ten minutes, with everything, and shows then that it fails when nobody
-# waits, and when nobody looks at epochs; test/t/092_sites_stress.pl is one
+# waits, and when nobody looks at epochs; test/t/091_sites_stress.pl is one
 # round of it.
 #
 #   SITE_STRESS_SECONDS=N   longer than one round of the faults of this test
@@ -61,6 +61,8 @@ diag('no user namespaces here: the faults of full disks are left out')
 	if $long && !$disks;
 
 my $stress = SiteStress->new(dir => $base, bindir => $bindir, seed => $seed,
+	# what runs beside a short one wants to get on
+	($long ? () : (publishers => 4, rate => 160)),
 	cache => $cache_dir, disks => $disks, nix => \&nix, top => $top_path,
 	say => sub { note(@_) });
 
@@ -99,7 +101,7 @@ note(sprintf '%-40s %.0f', $_, $counts->{$_}) for sort keys %$counts;
 my $rate = $counts->{acknowledged} / $stress->{seconds};
 note(sprintf '%.0f narinfos a second were acknowledged, in %.0f s', $rate,
 	$stress->{seconds});
-cmp_ok($rate, '>=', $long ? 200 : 50, 'many were published');
+cmp_ok($rate, '>=', $long ? 200 : 20, 'many were published');
 cmp_ok($counts->{"acknowledged with $_ copies"} // 0, '>', 0,
 	"some with $_ copies") for 0, 1, 2;
 cmp_ok($counts->{'closures read'} // 0, '>', 0, 'nix has read closures');
