@@ -60,7 +60,8 @@ mark(const char *orphans)
 {
 	local_sql("UPDATE narinfo.orphan AS o SET state = 'republished', "
 			  "settled = clock_timestamp(), problem = NULL "
-			  "WHERE o.orphan = ANY " LOCAL_ARRAY("$1", "bigint[]"), 1, &orphans);
+			  "WHERE o.orphan = ANY " LOCAL_ARRAY("$1", "bigint[]"), 1,
+			  &orphans);
 	local_commit();
 }
 

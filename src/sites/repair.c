@@ -74,8 +74,9 @@ mend_rows(Remote *remote, const char *cache, const SmallTable *table,
 
 	local_as_replica();
 	local_sql(psprintf("DELETE FROM narinfo.%s AS t WHERE t.%s = $1 "
-					   "AND %s = ANY " LOCAL_ARRAY("$2", "text[]"), table->name,
-					   table->cache_column, table->key), 2, params);
+					   "AND %s = ANY " LOCAL_ARRAY("$2", "text[]"),
+					   table->name, table->cache_column, table->key), 2,
+			  params);
 	if (insert)
 		local_sql(insert, 1, &rows);
 	local_sql(psprintf("DELETE FROM narinfo.site_difference AS d "
