@@ -47,7 +47,7 @@ sub new
 	my ($class, %option) = @_;
 	my $self = bless {
 		publishers => 8,
-		rate => 480,         # narinfos a second, at most
+		rate => 600,         # narinfos a second, at most
 		seed => 1,
 		%option,
 		phases => 0,

@@ -72,13 +72,13 @@ sub run
 	$self->leave;
 }
 
-# One to five paths, of which some refer to what is known to be there.
+# One to ten paths, of which some refer to what is known to be there.
 sub make_batch
 {
 	my ($self) = @_;
 	my $stress = $self->{stress};
 	my @names = map { "p$self->{phase}n$self->{number}i" . $self->{next}++ }
-		0 .. int rand 5;
+		0 .. int rand 10;
 	my @refs = grep { defined } map { $self->{known}[rand 20] } 0 .. int rand 3;
 	my %unique = map { $_ => 1 } @refs;
 	return { names => \@names, k => int rand 3,
