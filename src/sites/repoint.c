@@ -48,6 +48,7 @@
 #include "sites/repoint.h"
 #include "sites/rows.h"
 #include "sites/sites.h"
+#include "sites/succession.h"
 #include "sites/upstream.h"
 
 PG_FUNCTION_INFO_V1(repoint);
@@ -561,13 +562,31 @@ repoint_follow(MemoryContext context, const char *conninfo)
 	return upstream->name;
 }
 
+/* What repoint() does, alone. */
+typedef struct Call
+{
+	MemoryContext context;
+	const char *conninfo;
+	char	   *name;			/* of the upstream */
+} Call;
+
+static void
+run(void *arg)
+{
+	Call	   *call = arg;
+
+	check_mirror();
+	local_commit();
+	call->name = repoint_follow(call->context, call->conninfo);
+}
+
 /* repoint(conninfo) */
 Datum
 repoint(PG_FUNCTION_ARGS)
 {
 	MemoryContext context = local_procedure(fcinfo, "repoint");
 	char	   *conninfo = local_argument(fcinfo, 0);
-	char	   *name;
+	Call		call = {.context = context, .conninfo = conninfo};
 
 	if (conninfo == NULL)
 		ereport(ERROR,
@@ -576,10 +595,12 @@ repoint(PG_FUNCTION_ARGS)
 	remote_check_conninfo(conninfo);
 	check_mirror();
 	local_commit();
-	name = repoint_follow(context, conninfo);
+	/* the worker may be about to follow somebody of itself */
+	succession_call("repoint", run, &call);
 	ereport(NOTICE,
 			(errmsg("site \"%s\" is a mirror of site \"%s\" now",
-					local_ask("SELECT narinfo.site_name()", 0, NULL), name)));
+					local_ask("SELECT narinfo.site_name()", 0, NULL),
+					call.name)));
 	local_procedure_end(context);
 	PG_RETURN_VOID();
 }

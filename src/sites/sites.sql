@@ -114,7 +114,8 @@ CREATE TABLE site_link (
 	seen timestamptz NOT NULL,
 	told timestamptz,
 	problem text,
-	dropped text
+	dropped text,
+	less timestamptz
 );
 
 COMMENT ON TABLE site_link IS
@@ -133,6 +134,7 @@ COMMENT ON COLUMN site_link.problem IS
 'why what its slot has confirmed counts no more, until it joins or is pointed here again; NULL: it counts';
 COMMENT ON COLUMN site_link.dropped IS
 'when and why its slot was dropped, to make room for write-ahead log: it has to join again; NULL: it was not';
+COMMENT ON COLUMN site_link.less IS 'when it first reported to have less than it had told; NULL: it does not';
 
 CREATE TABLE mirror_state (
 	upstream text COLLATE "C" NOT NULL,
@@ -475,14 +477,18 @@ DECLARE
 		FROM narinfo.site_less(report->'sites', report->'caches') AS s
 		WHERE s.site = report->>'site' LIMIT 1);
 BEGIN
-	-- of what it has less its slot knows nothing; two reports that are on
-	-- their way at once say nothing
-	UPDATE narinfo.site_link AS l SET problem = format(
-			'it has event %s of cache %s, and had event %s: it is an older copy of itself',
-			lost->>'told', lost->>'cache', lost->>'seq')
-		WHERE lost IS NOT NULL AND l.site = report->>'site'
-			AND l.problem IS NULL AND coalesce((report->>'at')::timestamptz
-				> l.told + interval '1 s', true);
+	-- of what it has less its slot knows nothing; but we may have asked it
+	-- while the report was on its way, so it takes two
+	UPDATE narinfo.site_link AS l SET
+			problem = CASE WHEN lost IS NOT NULL AND l.problem IS NULL
+					AND (report->>'at')::timestamptz > l.less + interval '1 s'
+				THEN format('it has event %s of cache %s, and had event %s: it is an older copy of itself',
+					lost->>'told', lost->>'cache', lost->>'seq')
+				ELSE l.problem END,
+			less = CASE WHEN lost IS NOT NULL THEN coalesce(l.less,
+				(report->>'at')::timestamptz) END
+		WHERE l.site = report->>'site'
+			AND (lost IS NOT NULL OR l.less IS NOT NULL);
 	-- of one that has not come to the end, its slot tells: site_forget_idle()
 	UPDATE narinfo.site_link AS l SET
 			seen = CASE WHEN l.joined OR (report->>'joined')::boolean
@@ -498,6 +504,11 @@ BEGIN
 			HINT = 'It was dismissed: let it leave, and join again.';
 	END IF;
 	PERFORM narinfo.site_listen(report->'sites', report->'caches');
+	IF lost IS NOT NULL THEN
+		-- until it tells of as much as before
+		UPDATE narinfo.site_cache AS c SET vote = false
+			WHERE c.site = report->>'site' AND c.vote;
+	END IF;
 	-- sites below it that it does not know any more have left
 	WITH RECURSIVE down (name, n) AS (
 			SELECT s.name, 1 FROM narinfo.site AS s
