@@ -26,6 +26,7 @@ use Test::More;
 our @EXPORT = qw(make_sites sql ask call works fails state reason publish
 	acknowledged wait_copies hold let_go begin finish kill_all kill_backend
 	kill_postmaster waits made_hash whole);
+our @EXPORT_OK = qw(digest votes);
 
 my @all;        # sites
 my @ledger;     # numbers of paths
@@ -86,6 +87,20 @@ sub works
 }
 
 sub state { return ask($_[0], 'SELECT narinfo.node_state()') // 'away' }
+
+sub digest
+{
+	my ($node) = @_;
+	return sql($node, 'SELECT narinfo.last_event(), narinfo.cache_digest()');
+}
+
+# Until that site's copies count.
+sub votes
+{
+	my ($primary, $site) = @_;
+	return poll_until(sub { sql($primary, qq{SELECT coalesce(bool_and(vote), false)
+		FROM narinfo.stat_sites WHERE site = '$site'}) eq 't' }, 60);
+}
 
 sub reason
 {

@@ -10,37 +10,12 @@ use lib "$FindBin::RealBin/../perl";
 use NarinfoTest;
 use POSIX ();
 use PostgreSQL::Test::Utils;
+use SitesTest qw(sql call fails state digest votes);
 use Test::More;
 use Time::HiRes qw(time sleep);
 
 my ($paris, $oslo, $bonn) = map { narinfo_site($_) } qw(paris oslo bonn);
 my @sites = ($paris, $oslo, $bonn);
-
-sub sql { my ($node, @rest) = @_; return $node->safe_psql('postgres', @rest) }
-
-sub call
-{
-	my ($node, $sql) = @_;
-	my ($ret, $out, $err) = $node->psql('postgres',
-		"\\set VERBOSITY verbose\n$sql", on_error_stop => 1);
-	return ($ret, $err);
-}
-
-sub fails
-{
-	my ($node, $sql, $pattern, $what) = @_;
-	my ($ret, $err) = call($node, $sql);
-	isnt($ret, 0, "$what: refused");
-	like($err, $pattern, "$what: and says why");
-}
-
-sub state { return sql($_[0], 'SELECT narinfo.node_state()') }
-
-sub digest
-{
-	my ($node) = @_;
-	return sql($node, 'SELECT narinfo.last_event(), narinfo.cache_digest()');
-}
 
 sub upstream { return sql($_[0],
 	q{SELECT coalesce(max(upstream), '-') FROM narinfo.mirror_state}) }
@@ -51,13 +26,6 @@ sub made
 	return "format(E'StorePath: /nix/store/%s-p\\nURL: nar/%s\\nNarHash: "
 		. "sha256:%s\\nNarSize: 9\\nReferences: \\n', translate(md5(($i)::text), "
 		. "'e', 'z'), $i, repeat('0', 52))::narinfo.narinfo";
-}
-
-sub votes
-{
-	my ($primary, $site) = @_;
-	return poll_until(sub { sql($primary, qq{SELECT coalesce(bool_and(vote), false)
-		FROM narinfo.stat_sites WHERE site = '$site'}) eq 't' }, 60);
 }
 
 # ---- a publisher: tries the sites in turn until one takes it

@@ -8,61 +8,12 @@ use FindBin;
 use lib "$FindBin::RealBin/../perl";
 use NarinfoTest;
 use PostgreSQL::Test::Utils;
+use SitesTest qw(sql fails works publish state reason digest votes);
 use Test::More;
 
 my ($paris, $oslo, $bonn) = map { narinfo_site($_) } qw(paris oslo bonn);
 
-sub sql { my ($node, @rest) = @_; return $node->safe_psql('postgres', @rest) }
-
-sub call
-{
-	my ($node, $sql) = @_;
-	my ($ret, $out, $err) = $node->psql('postgres',
-		"\\set VERBOSITY verbose\n$sql", on_error_stop => 1);
-	return ($ret, $err);
-}
-
-sub fails
-{
-	my ($node, $sql, $pattern, $what) = @_;
-	my ($ret, $err) = call($node, $sql);
-	isnt($ret, 0, "$what: refused");
-	like($err, $pattern, "$what: and says why");
-}
-
-sub works
-{
-	my ($node, $sql, $pattern, $what) = @_;
-	my ($ret, $err) = call($node, $sql);
-	is($ret, 0, $what) or diag $err;
-	like($err, $pattern, "$what: and says so");
-}
-
-sub publish
-{
-	my ($node, $first, $last) = @_;
-	return sql($node, "SELECT narinfo.publish_many(array_agg(format(E'StorePath: "
-		. "/nix/store/%s-p\\nURL: nar/%s\\nNarHash: sha256:%s\\nNarSize: 9\\n"
-		. "References: \\n', translate(md5(i::text), 'e', 'z'), i, "
-		. "repeat('0', 52))::narinfo.narinfo)) "
-		. "FROM generate_series($first, $last) AS i");
-}
-
-sub digest
-{
-	my ($node) = @_;
-	return sql($node, 'SELECT narinfo.last_event(), narinfo.cache_digest()');
-}
-
-sub state { return sql($_[0], 'SELECT narinfo.node_state()') }
-
 sub epoch { return sql($_[0], 'SELECT epoch FROM narinfo.node') }
-
-sub reason
-{
-	my ($node) = @_;
-	return sql($node, q{SELECT coalesce(narinfo.site_reason(), 'fine')});
-}
 
 # Stops what a mirror applies, so that it has less than the primary.
 sub hold
@@ -81,13 +32,6 @@ sub follows
 		FROM narinfo.mirror_state AS m, narinfo.node AS n
 		WHERE m.upstream = '$name' AND m.joined
 		AND n.epoch = @{[ epoch($primary) ]} AND NOT n.bound)}) eq 't' }, 60);
-}
-
-sub votes
-{
-	my ($primary, $site) = @_;
-	return poll_until(sub { sql($primary, qq{SELECT coalesce(bool_and(vote), false)
-		FROM narinfo.stat_sites WHERE site = '$site'}) eq 't' }, 60);
 }
 
 for my $node ($paris, $oslo, $bonn)
