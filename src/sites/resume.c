@@ -9,7 +9,7 @@
  *		disable_on_error: the subscription is disabled
  *		   v
  *	  sites worker: a lost connection, a full disk, a cancelled query?
- *					enabled again, later and later
+ *					enabled again, as often as PostgreSQL would start it
  *					else: noted in mirror_state, for somebody to mend it
  *
  * disable_on_error stops at every error, and PostgreSQL keeps but their
@@ -23,6 +23,7 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
 #include "replication/worker_internal.h"
@@ -36,10 +37,6 @@
 #include "sites/pressure.h"
 #include "sites/resume.h"
 #include "sites/sites.h"
-
-#define BACKOFF_MIN 1000		/* ms */
-#define BACKOFF_MAX 60000
-#define LIVED_WELL	60000		/* ms: after that we begin with BACKOFF_MIN */
 
 /* Of one database; errors of others' subscriptions are none of ours. */
 typedef struct Shared
@@ -55,7 +52,6 @@ static shmem_startup_hook_type previous_startup_hook = NULL;
 static emit_log_hook_type previous_log_hook = NULL;
 
 /* Of this process. */
-static int	backoff = BACKOFF_MIN;
 static TimestampTz enabled_at = 0;
 static bool tried_unknown = false;
 
@@ -191,17 +187,16 @@ give_up(const ReplicationError *error)
 			  "IS DISTINCT FROM $1", 2, params);
 }
 
-/* Enough time has passed since we enabled it last. */
+/*
+ * The pause that PostgreSQL makes before it starts what has failed again, when
+ * nothing disables the subscription.
+ */
 static bool
 is_due(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (enabled_at != 0 &&
-		TimestampDifferenceExceeds(enabled_at, now, LIVED_WELL + backoff))
-		backoff = BACKOFF_MIN;
 	return enabled_at == 0 ||
-		TimestampDifferenceExceeds(enabled_at, now, backoff);
+		TimestampDifferenceExceeds(enabled_at, GetCurrentTimestamp(),
+								   wal_retrieve_retry_interval);
 }
 
 static void
@@ -214,7 +209,6 @@ resume(const ReplicationError *error)
 			 error ? errdetail("It was stopped by: %s", error->message) : 0));
 	local_enable();
 	enabled_at = GetCurrentTimestamp();
-	backoff = Min(backoff * 2, BACKOFF_MAX);
 }
 
 /* What became of the subscription, and who has to do with it. */

@@ -12,48 +12,28 @@
 use strict;
 use warnings;
 
-use Cwd qw(abs_path);
-use File::Path qw(make_path);
 use FindBin;
 use lib "$FindBin::RealBin/../perl", "$FindBin::RealBin/../bench";
+use SiteStress;
+use SiteStress::Disks;
+
+my ($seconds, $seed, $long, $disks);
+
+# Before PostgreSQL::Test::Utils keeps our standard output for itself.
+BEGIN
+{
+	$seconds = $ENV{SITE_STRESS_SECONDS} || 0;
+	$seed = $ENV{SITE_STRESS_SEED} //= int rand 2**31;
+	$long = $seconds >= 120;
+	$disks = SiteStress::Disks::give() if $long;
+}
+
 use NarinfoTest;
 use PostgreSQL::Test::Utils;
-use SiteStress;
 use Test::More;
 use Time::HiRes qw(time);
 
-my $seconds = $ENV{SITE_STRESS_SECONDS} || 0;
-my $long = $seconds >= 120;
-my $seed = $ENV{SITE_STRESS_SEED} // int rand 2**31;
-
-# For disks that can be full: small ones, which we alone see.
-my $base = $ENV{SITE_STRESS_DIR};
-if ($long && !$base)
-{
-	my ($uid, $gid) = ($<, $( =~ /^(\d+)/);
-	my @alone = ('unshare', '--user', '--mount', "--map-user=$uid",
-		"--map-group=$gid", '--keep-caps', 'sh', '-c', <<~'END', 'sh');
-		while [ "$1" != -- ]; do
-			mount -t tmpfs -o "size=$2" none "$1" || exit 1
-			shift 2
-		done
-		shift
-		exec setpriv --ambient-caps=-all --inh-caps=-all "$@"
-		END
-	my $dir = PostgreSQL::Test::Utils::tempdir_short();
-	my %size = (data => '1g', wal => '1g', files => '64m');
-	my @disks = map { my $name = $_;
-		map { ("$dir/$name/$_" => $size{$_}) } sort keys %size
-	} @SiteStress::names;
-	make_path(grep { m{/} } @disks);
-	if ($uid != 0 && system(@alone, @disks, '--', 'true') == 0)
-	{
-		@ENV{qw(SITE_STRESS_DIR SITE_STRESS_SEED)} = ($dir, $seed);
-		exec @alone, @disks, '--', $^X, (map { "-I$_" } @INC), abs_path($0);
-	}
-}
-my $disks = defined $base;
-$base //= PostgreSQL::Test::Utils::tempdir_short();
+my $base = $disks // PostgreSQL::Test::Utils::tempdir_short();
 
 chomp(my $bindir = qx(pg_config --bindir));
 note("seed $seed: SITE_STRESS_SEED=$seed SITE_STRESS_SECONDS=$seconds");
@@ -63,7 +43,7 @@ diag('no user namespaces here: the faults of full disks are left out')
 my $stress = SiteStress->new(dir => $base, bindir => $bindir, seed => $seed,
 	# what runs beside a short one wants to get on
 	($long ? () : (publishers => 4, rate => 160)),
-	cache => $cache_dir, disks => $disks, nix => \&nix, top => $top_path,
+	cache => $cache_dir, disks => defined $disks, nix => \&nix, top => $top_path,
 	say => sub { note(@_) });
 
 sub verify
