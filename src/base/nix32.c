@@ -10,6 +10,21 @@
 #include "base/nix32.h"
 
 static const char nix32_digits[] = "0123456789abcdfghijklmnpqrsvwxyz";
+
+/* Two digits for each ten bits. */
+#define PAIRS(d) \
+	d "0" d "1" d "2" d "3" d "4" d "5" d "6" d "7" \
+	d "8" d "9" d "a" d "b" d "c" d "d" d "f" d "g" \
+	d "h" d "i" d "j" d "k" d "l" d "m" d "n" d "p" \
+	d "q" d "r" d "s" d "v" d "w" d "x" d "y" d "z"
+
+static const char nix32_pairs[] =
+PAIRS("0") PAIRS("1") PAIRS("2") PAIRS("3") PAIRS("4") PAIRS("5") PAIRS("6")
+PAIRS("7") PAIRS("8") PAIRS("9") PAIRS("a") PAIRS("b") PAIRS("c") PAIRS("d")
+PAIRS("f") PAIRS("g") PAIRS("h") PAIRS("i") PAIRS("j") PAIRS("k") PAIRS("l")
+PAIRS("m") PAIRS("n") PAIRS("p") PAIRS("q") PAIRS("r") PAIRS("s") PAIRS("v")
+PAIRS("w") PAIRS("x") PAIRS("y") PAIRS("z");
+
 static const char base16_digits[] = "0123456789abcdef";
 static const char base64_digits[] =
 "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -63,6 +78,14 @@ base64_value(char c)
 	return NOT_A_DIGIT;
 }
 
+/* The eight digits of forty bits, the most significant first. */
+static inline void
+write_group(uint64_t group, char *text)
+{
+	for (int shift = 30; shift >= 0; shift -= 10, text += 2)
+		memcpy(text, nix32_pairs + 2 * (group >> shift & 0x3FF), 2);
+}
+
 /*
  * The last byte is the most significant, so the last digit written holds the
  * lowest five bits of the first byte: fill the text from its end.
@@ -74,6 +97,16 @@ nix32_encode(const uint8_t *bytes, size_t n, char *text)
 	uint32_t	bits = 0;
 	int			nbits = 0;
 
+	/* five bytes are eight digits */
+	for (; n >= 5; n -= 5, bytes += 5)
+	{
+		uint64_t	group = (uint64_t) bytes[4] << 32 |
+			(uint64_t) bytes[3] << 24 | (uint64_t) bytes[2] << 16 |
+			(uint64_t) bytes[1] << 8 | (uint64_t) bytes[0];
+
+		next -= 8;
+		write_group(group, next);
+	}
 	for (size_t i = 0; i < n; i++)
 	{
 		bits |= (uint32_t) bytes[i] << nbits;
@@ -214,15 +247,13 @@ void
 store_hash_encode(const uint8_t hash[STORE_HASH_LEN],
 				  char text[STORE_HASH_TEXT_LEN])
 {
-	/* five bytes are eight digits */
-	for (int i = 0; i < STORE_HASH_LEN; i += 5)
+	for (int i = 0; i < STORE_HASH_LEN; i += 5, text += 8)
 	{
 		uint64_t	group = (uint64_t) hash[i] << 32 |
 			(uint64_t) hash[i + 1] << 24 | (uint64_t) hash[i + 2] << 16 |
 			(uint64_t) hash[i + 3] << 8 | (uint64_t) hash[i + 4];
 
-		for (int shift = 35; shift >= 0; shift -= 5)
-			*text++ = nix32_digits[group >> shift & 0x1F];
+		write_group(group, text);
 	}
 }
 

@@ -80,8 +80,9 @@ get_name(Unpacker *unpacker, char name[STORE_NAME_MAX])
 {
 	uint8_t		n = get_byte(unpacker);
 	const uint8_t *bytes;
-	uint32_t	bits = 0;
+	uint32_t	bits;
 	int			nbits = 0;
+	int			i = 0;
 
 	if (n == NAME_PLAIN)
 		return get_string(unpacker);
@@ -91,7 +92,17 @@ get_name(Unpacker *unpacker, char name[STORE_NAME_MAX])
 		n = 0;
 	}
 	bytes = get_bytes(unpacker, ((size_t) n * 6 + 7) / 8);
-	for (int i = 0; i < n; i++)
+	/* three bytes are four digits */
+	for (; i + 4 <= n; i += 4, bytes += 3)
+	{
+		bits = (uint32_t) bytes[2] << 16 | (uint32_t) bytes[1] << 8 | bytes[0];
+		name[i] = packed_digits[bits & 0x3F];
+		name[i + 1] = packed_digits[bits >> 6 & 0x3F];
+		name[i + 2] = packed_digits[bits >> 12 & 0x3F];
+		name[i + 3] = packed_digits[bits >> 18];
+	}
+	bits = 0;
+	for (; i < n; i++)
 	{
 		if (nbits < 6)
 		{
@@ -130,6 +141,15 @@ write_span(Unpacker *unpacker, Span span)
 }
 
 static void
+write_char(Unpacker *unpacker, char c)
+{
+	char	   *room = text_room(unpacker, 1);
+
+	if (room)
+		*room = c;
+}
+
+static inline void
 write_string(Unpacker *unpacker, const char *string)
 {
 	write_span(unpacker, span_of(string, strlen(string)));
@@ -171,7 +191,7 @@ unpack_store_path(Unpacker *unpacker)
 {
 	write_string(unpacker, "StorePath: ");
 	write_span(unpacker, unpacker->dir);
-	write_string(unpacker, "/");
+	write_char(unpacker, '/');
 	write_store_hash(unpacker, packed_store_hash(unpacker->packed));
 	write_span(unpacker, unpacker->name);
 }
@@ -190,7 +210,7 @@ unpack_url_guix(Unpacker *unpacker)
 {
 	write_string(unpacker, "URL: nar/");
 	write_span(unpacker, get_string(unpacker));
-	write_string(unpacker, "/");
+	write_char(unpacker, '/');
 	write_store_hash(unpacker, packed_store_hash(unpacker->packed));
 	write_span(unpacker, unpacker->name);
 }
@@ -208,7 +228,7 @@ unpack_refs(Unpacker *unpacker)
 		Span		name = get_name(&names, buffer);
 
 		if (i > 0)
-			write_string(unpacker, " ");
+			write_char(unpacker, ' ');
 		write_store_hash(unpacker, packed_ref(unpacker->packed, i));
 		write_span(unpacker, name.len > 0 ? name : unpacker->name);
 	}
@@ -243,7 +263,7 @@ unpack_sig(Unpacker *unpacker)
 	write_string(unpacker, "Sig: ");
 	write_span(unpacker, key.len > 0 ? key :
 			   span_of(packed_common_key, strlen(packed_common_key)));
-	write_string(unpacker, ":");
+	write_char(unpacker, ':');
 	room = text_room(unpacker, BASE64_LEN(SIG_BYTES));
 	if (room)
 		base64_encode(bytes, SIG_BYTES, room);
@@ -292,7 +312,7 @@ unpack_signature(Unpacker *unpacker)
 	}
 	write_string(unpacker, "Signature: 1;");
 	write_span(unpacker, host);
-	write_string(unpacker, ";");
+	write_char(unpacker, ';');
 	room = text_room(unpacker, BASE64_LEN(len));
 	if (room)
 		base64_encode((uint8_t *) sexp, len, room);
@@ -382,7 +402,7 @@ unpack_line(Unpacker *unpacker)
 			unpacker->bad = true;
 			return;
 	}
-	write_string(unpacker, "\n");
+	write_char(unpacker, '\n');
 }
 
 /*

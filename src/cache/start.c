@@ -47,8 +47,8 @@
 /*
  * One row a cache: its name, what is wrong with it or NULL, its highest epoch
  * and its last number.  Numbers need not begin with 1, since old events may
- * have been cut.
- * Between the two parts stands where else caches are named.
+ * have been cut.  LIMIT has events looked up one by one, and not all hashed.
+ * Between the two parts stands where caches are named.
  */
 static const char query_begin[] =
 "SELECT n.name, CASE "
@@ -60,14 +60,15 @@ static const char query_begin[] =
 "WHEN e.digest <> r.digest THEN format("
 "'its rows have digest %s, and event %s, the last, has %s', r.digest, s.last, e.digest) "
 "END, s.epoch, s.last "
-"FROM (SELECT cache AS name FROM narinfo.event";
+"FROM (";
 
 static const char query_end[] =
 ") AS n "
 "LEFT JOIN (SELECT cache, min(seq) AS first, max(seq) AS last, "
 "count(*) AS n, max(epoch) AS epoch FROM narinfo.event GROUP BY cache) AS s "
 "ON s.cache = n.name "
-"LEFT JOIN narinfo.event AS e ON e.cache = n.name AND e.seq = s.last "
+"LEFT JOIN LATERAL (SELECT x.epoch, x.digest FROM narinfo.event AS x "
+"WHERE x.cache = n.name AND x.seq = s.last LIMIT 1) AS e ON true "
 "CROSS JOIN LATERAL narinfo.cache_digest(n.name) AS r (digest) "
 "ORDER BY n.name";
 
@@ -94,6 +95,19 @@ look_at_row(HeapTuple row, TupleDesc desc, Looked *looked)
 	looked->caches = lappend(looked->caches, name);
 }
 
+/* The names of a table, each by an index: it may have millions of rows. */
+static void
+append_names(StringInfo query, const char *table, const char *column)
+{
+	appendStringInfo(query,
+					 "SELECT name FROM (WITH RECURSIVE n (name) AS ("
+					 "SELECT min(t.%2$s) FROM narinfo.%1$s AS t UNION ALL "
+					 "SELECT (SELECT min(t.%2$s) FROM narinfo.%1$s AS t "
+					 "WHERE t.%2$s > n.name) FROM n WHERE n.name IS NOT NULL) "
+					 "SELECT name FROM n WHERE name IS NOT NULL) AS one",
+					 table, column);
+}
+
 char *
 identity_integrity_query(void)
 {
@@ -101,9 +115,13 @@ identity_integrity_query(void)
 
 	initStringInfo(&query);
 	appendStringInfoString(&query, query_begin);
+	append_names(&query, "event", "cache");
 	for (int i = 0; i < gated_tables_count; i++)
-		appendStringInfo(&query, " UNION SELECT %s FROM narinfo.%s",
-						 gated_tables[i].cache_column, gated_tables[i].name);
+	{
+		appendStringInfoString(&query, " UNION ");
+		append_names(&query, gated_tables[i].name,
+					 gated_tables[i].cache_column);
+	}
 	appendStringInfoString(&query, query_end);
 	return query.data;
 }

@@ -159,16 +159,17 @@ sub run_copy
 
 # ---- the proof
 
-# Of a statement at the mirror, without the start of psql; what is parallel on
+# Of a statement at the mirror, the second time in a session: a process that
+# has not yet touched the pages of shared memory is slow.  What is parallel on
 # one side must not be on the other.
 sub milliseconds
 {
 	my ($statement) = @_;
 	my $psql = quoted($oslo->psql('-v', 'ON_ERROR_STOP=1', '-c',
 		'SET max_parallel_workers_per_gather = 0', '-c', '\\timing on', '-c',
-		$statement));
+		$statement, '-c', $statement));
 	my $text = qx($psql 2>&1);
-	my ($ms) = $text =~ /^Time: ([\d.]+) ms/m;
+	my ($first, $ms) = $text =~ /^Time: ([\d.]+) ms/mg;
 	die "psql: $text\n" if $? || !defined $ms;
 	return $ms;
 }
@@ -177,7 +178,8 @@ sub run_proof
 {
 	need_join();
 	$oslo->sql('VACUUM ANALYZE narinfo.valid_path, narinfo.event');
-	my $scan = 'SELECT count(*) FROM narinfo.valid_path';
+	# count(*) does not look at rows of pages that all can see
+	my $scan = 'SELECT max(registered) FROM narinfo.valid_path';
 	my $r = rounds(
 		'verify_site' => sub { { p50 => milliseconds(
 			'CALL narinfo.verify_site()') } },
