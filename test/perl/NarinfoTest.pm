@@ -395,7 +395,8 @@ sub wait_for_http
 =item poll_until($condition, $seconds)
 
 Calls a function until it returns true, and returns that; false when it did
-not within the time (default: PG_TEST_TIMEOUT_DEFAULT).
+not within the time (default: PG_TEST_TIMEOUT_DEFAULT).  What is asked again and
+again is mostly asked by a new psql, so the pauses become longer.
 
 =cut
 
@@ -403,12 +404,12 @@ sub poll_until
 {
 	my ($condition, $seconds) = @_;
 	my $deadline = time + ($seconds // $patience);
-	while (1)
+	for (my $pause = 0.05;; $pause = $pause < 0.25 ? $pause * 1.25 : $pause)
 	{
 		my $result = $condition->();
 		return $result if $result;
 		return 0 if time > $deadline;
-		sleep 0.05;
+		sleep $pause;
 	}
 }
 
