@@ -147,7 +147,7 @@ waitpid $pid, 0;
 is($?, 0, 'the publisher has met no other refusal');
 my @ledger = split /\n/, slurp_file($ledger);
 my ($longest) = (pop @ledger) =~ /^longest (\d+) refused/;
-diag("writes were refused for @refused ms by the primary's clock; the longest "
+note("measured: writes were refused for @refused ms by the primary's clock; the longest "
 	. "time without a publish was $longest ms; " . @ledger . ' were published');
 cmp_ok($_, '<', 2000, "refused for $_ ms") for @refused;
 ok(caught_up($_, $paris), $_->name . ' has it all') for $oslo, $bonn;
