@@ -35,9 +35,37 @@ COMMENT ON COLUMN event.kind IS 'what happened';
 COMMENT ON COLUMN event.hash IS 'the path that it is about, if it is about one';
 COMMENT ON COLUMN event.name IS 'the public key, the owner of the quota, or the name of the token, pin or source of roots, that it is about, if it is about one';
 COMMENT ON COLUMN event.lsn IS
-'position in the write-ahead log of the server whose epoch it is, when it was written: a server that has all up to the lsn of event n + 1 has event n';
+'position in the write-ahead log of the server whose epoch it is, when it was written, within its transaction: who has flushed all up to the end of that transaction''s commit record has the event';
 COMMENT ON COLUMN event.digest IS
 'digest of all that is in the cache after this event, see cache_digest()';
+
+CREATE FUNCTION event_caches() RETURNS SETOF text
+	LANGUAGE sql STABLE PARALLEL SAFE
+	ROWS 10
+BEGIN ATOMIC
+	WITH RECURSIVE found (cache) AS (
+		(SELECT e.cache FROM event AS e ORDER BY e.cache LIMIT 1)
+		UNION ALL
+		SELECT (SELECT e.cache FROM event AS e WHERE e.cache > f.cache
+			ORDER BY e.cache LIMIT 1)
+		FROM found AS f WHERE f.cache IS NOT NULL)
+	SELECT f.cache FROM found AS f WHERE f.cache IS NOT NULL;
+END;
+
+COMMENT ON FUNCTION event_caches() IS
+'the caches that have events, those that were dropped included; an index lookup each';
+
+CREATE FUNCTION last_events() RETURNS SETOF event
+	LANGUAGE sql STABLE PARALLEL SAFE
+	ROWS 10
+BEGIN ATOMIC
+	SELECT l.* FROM event_caches() AS k CROSS JOIN LATERAL (
+		SELECT e.* FROM event AS e WHERE e.cache = k
+		ORDER BY e.cache DESC, e.seq DESC LIMIT 1) AS l;
+END;
+
+COMMENT ON FUNCTION last_events() IS
+'the last event of each cache; an index lookup each';
 
 CREATE FUNCTION event_refuse() RETURNS trigger
 	AS 'MODULE_PATHNAME'

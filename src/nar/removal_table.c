@@ -195,19 +195,11 @@ load_files(RemovalRun *run)
  *-------------------------------------------------------------------------
  */
 
-/* See the janitor: from one cache that has events to the next. */
 static void
 read_last_events(void)
 {
-	removal_execute("WITH RECURSIVE found (cache) AS ("
-			"(SELECT cache FROM narinfo.event ORDER BY cache LIMIT 1) "
-			"UNION ALL SELECT (SELECT e.cache FROM narinfo.event AS e "
-			"WHERE e.cache > f.cache ORDER BY e.cache LIMIT 1) "
-			"FROM found AS f WHERE f.cache IS NOT NULL) "
-			"SELECT f.cache, (SELECT max(e.seq) FROM narinfo.event AS e "
-			"WHERE e.cache = f.cache) "
-			"FROM found AS f WHERE f.cache IS NOT NULL",
-			0, NULL, NULL, true);
+	removal_execute("SELECT e.cache, e.seq FROM narinfo.last_events() AS e",
+					0, NULL, NULL, true);
 }
 
 static SeenEvent *

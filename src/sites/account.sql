@@ -112,12 +112,10 @@ BEGIN
 			CASE WHEN f.whole THEN 0 END,
 			CASE WHEN f.whole THEN clock_timestamp() END,
 			coalesce(f.whole, false)
-		FROM narinfo.event_caches() AS k CROSS JOIN LATERAL (
-			SELECT l.* FROM narinfo.event AS l WHERE l.cache = k
-			ORDER BY l.cache DESC, l.seq DESC LIMIT 1) AS e
+		FROM narinfo.last_events() AS e
 		CROSS JOIN LATERAL (SELECT m.joined AND EXISTS (
-			SELECT FROM narinfo.event AS l WHERE l.cache = k AND l.seq = 1))
-			AS f (whole)
+			SELECT FROM narinfo.event AS l
+			WHERE l.cache = e.cache AND l.seq = 1)) AS f (whole)
 		ON CONFLICT (site, cache) DO UPDATE
 		SET seq = excluded.seq, epoch = excluded.epoch,
 			digest = excluded.digest, at = excluded.at
@@ -374,7 +372,7 @@ END
 $$;
 
 REVOKE ALL ON FUNCTION site_admit(jsonb), site_report(jsonb),
-	dismiss_site(text), site_refresh(), site_claim(), site_forget_idle(),
+	dismiss_site(text), site_drop_link(text), site_refresh(), site_claim(), site_forget_idle(),
 	site_reason(), site_health(), site_guard(), site_asked(),
 	site_take(jsonb, jsonb, text), site_publish_tables(text, text[]),
 	site_take_rows(text, text[], jsonb, text)

@@ -54,12 +54,6 @@ PG_FUNCTION_INFO_V1(join_site);
 #define LOOK 200				/* ms between looks at the copy */
 #define LOOKS_AT_SLOTS 50		/* so many of them between those at slots */
 
-/* The subscription of this database. */
-#define OUR_SUBSCRIPTION \
-	"(SELECT s.oid FROM pg_subscription AS s WHERE s.subname = '" \
-	SITE_SUBSCRIPTION "' AND s.subdbid = (SELECT d.oid " \
-	"FROM pg_database AS d WHERE d.datname = current_database()))"
-
 /*-------------------------------------------------------------------------
  * What is here
  *-------------------------------------------------------------------------

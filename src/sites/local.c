@@ -236,9 +236,7 @@ char *
 local_conninfo(void)
 {
 	return local_ask("SELECT s.subconninfo FROM pg_subscription AS s "
-					 "WHERE s.subname = '" SITE_SUBSCRIPTION "' "
-					 "AND s.subdbid = (SELECT d.oid FROM pg_database AS d "
-					 "WHERE d.datname = current_database())", 0, NULL);
+					 "WHERE s.oid = " OUR_SUBSCRIPTION, 0, NULL);
 }
 
 void
@@ -278,12 +276,9 @@ local_disable(void)
 			  "WHERE a.pid = pg_backend_pid()", 0, NULL);
 	local_alter("ALTER SUBSCRIPTION " SITE_SUBSCRIPTION " DISABLE");
 	local_commit();
-	while (local_is("SELECT EXISTS (SELECT FROM pg_stat_subscription AS s "
-					"JOIN pg_subscription AS t ON t.oid = s.subid "
-					"WHERE s.pid IS NOT NULL "
-					"AND t.subname = '" SITE_SUBSCRIPTION "' "
-					"AND t.subdbid = (SELECT d.oid FROM pg_database AS d "
-					"WHERE d.datname = current_database()))", 0, NULL))
+	while (local_is("SELECT EXISTS (SELECT FROM pg_stat_subscription AS p "
+					"WHERE p.pid IS NOT NULL AND p.subid = " OUR_SUBSCRIPTION
+					")", 0, NULL))
 	{
 		local_commit();
 		local_sleep(20);

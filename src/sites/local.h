@@ -18,6 +18,12 @@
 /* The mirror's subscription, in each database. */
 #define SITE_SUBSCRIPTION "narinfo"
 
+/* Its oid in this database, for a query; others have one of this name, too. */
+#define OUR_SUBSCRIPTION \
+	"(SELECT s.oid FROM pg_subscription AS s WHERE s.subname = '" \
+	SITE_SUBSCRIPTION "' AND s.subdbid = (SELECT d.oid " \
+	"FROM pg_database AS d WHERE d.datname = current_database()))"
+
 /* Names of mirrors' slots begin so, and end with the name of the site. */
 #define SITE_SLOT_PREFIX "narinfo_"
 

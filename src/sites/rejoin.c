@@ -465,9 +465,7 @@ has_moved(const Rejoin *rejoin)
 	local_is("SELECT m.upstream = $1 AND m.error IS NULL AND "
 			 "m.forked IS NULL AND s.subenabled AND n.epoch >= $2::int "
 			 "FROM narinfo.mirror_state AS m, narinfo.node AS n, "
-			 "pg_subscription AS s WHERE s.subname = '" SITE_SUBSCRIPTION "' "
-			 "AND s.subdbid = (SELECT d.oid FROM pg_database AS d "
-			 "WHERE d.datname = current_database())", 2,
+			 "pg_subscription AS s WHERE s.oid = " OUR_SUBSCRIPTION, 2,
 			 (const char *[]) {rejoin->look.site,
 			 psprintf("%d", rejoin->look.epoch)});
 

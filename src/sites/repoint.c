@@ -101,12 +101,10 @@ static const char history_query[] =
 static char *
 our_positions(void)
 {
-	return local_ask("SELECT coalesce(jsonb_agg(to_jsonb(e)), '[]') "
-					 "FROM narinfo.event_caches() AS k CROSS JOIN LATERAL "
-					 "(SELECT l.cache, l.seq, l.epoch, l.digest "
-					 "FROM narinfo.event AS l WHERE l.cache = k "
-					 "ORDER BY l.cache DESC, l.seq DESC LIMIT 1) AS e", 0,
-					 NULL);
+	return local_ask("SELECT coalesce(jsonb_agg(jsonb_build_object("
+					 "'cache', e.cache, 'seq', e.seq, 'epoch', e.epoch, "
+					 "'digest', e.digest)), '[]') "
+					 "FROM narinfo.last_events() AS e", 0, NULL);
 }
 
 char *

@@ -222,9 +222,7 @@ is_stopped(bool joining)
 			  "AND a.state = 'active' AND a.pid <> pg_backend_pid()) "
 			  "FROM pg_subscription AS s, narinfo.mirror_state AS m, "
 			  "narinfo.node AS n "
-			  "WHERE s.subname = '" SITE_SUBSCRIPTION "' "
-			  "AND s.subdbid = (SELECT d.oid FROM pg_database AS d "
-			  "WHERE d.datname = current_database())", 0, NULL);
+			  "WHERE s.oid = " OUR_SUBSCRIPTION, 0, NULL);
 
 	if (n == 0)
 		return false;

@@ -230,22 +230,6 @@ END;
 COMMENT ON FUNCTION site_tables() IS
 'the tables whose rows are replicated';
 
-CREATE FUNCTION event_caches() RETURNS SETOF text
-	LANGUAGE sql STABLE PARALLEL SAFE
-	ROWS 10
-BEGIN ATOMIC
-	WITH RECURSIVE found (cache) AS (
-		(SELECT e.cache FROM event AS e ORDER BY e.cache LIMIT 1)
-		UNION ALL
-		SELECT (SELECT e.cache FROM event AS e WHERE e.cache > f.cache
-			ORDER BY e.cache LIMIT 1)
-		FROM found AS f WHERE f.cache IS NOT NULL)
-	SELECT f.cache FROM found AS f WHERE f.cache IS NOT NULL;
-END;
-
-COMMENT ON FUNCTION event_caches() IS
-'the caches that have events, those that were dropped included; an index lookup each';
-
 CREATE FUNCTION site_primary() RETURNS text
 	LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
@@ -413,31 +397,46 @@ $$;
 COMMENT ON FUNCTION site_admit(jsonb) IS
 'what join_site() and repoint() ask of the upstream: notes the mirror in site_link and makes its publication';
 
-CREATE FUNCTION dismiss_site(site text) RETURNS boolean
+CREATE FUNCTION site_drop_link(site text) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
 	link narinfo.site_link;
 BEGIN
 	SELECT l.* INTO link FROM narinfo.site_link AS l
-		WHERE l.site = dismiss_site.site FOR UPDATE;
+		WHERE l.site = site_drop_link.site FOR UPDATE;
 	IF NOT FOUND THEN
-		DELETE FROM narinfo.site AS s WHERE s.name = dismiss_site.site
-			AND s.name <> narinfo.site_name();
 		RETURN false;
 	END IF;
 	PERFORM pg_drop_replication_slot(r.slot_name)
 		FROM pg_replication_slots AS r
 		WHERE r.slot_name = link.slot AND r.database = current_database();
-	DELETE FROM narinfo.site_link AS l WHERE l.site = dismiss_site.site;
-	DELETE FROM narinfo.site_cache AS c WHERE c.site = dismiss_site.site;
-	DELETE FROM narinfo.site AS s WHERE s.name = dismiss_site.site;
+	DELETE FROM narinfo.site_link AS l WHERE l.site = site_drop_link.site;
 	IF NOT EXISTS (SELECT FROM narinfo.site_link AS l
 			WHERE l.publication = link.publication) THEN
 		EXECUTE format('DROP PUBLICATION IF EXISTS %I', link.publication);
 	END IF;
 	RETURN true;
+END
+$$;
+
+COMMENT ON FUNCTION site_drop_link(text) IS
+'drops the slot of a mirror of this site, with its row of site_link and, after the last one, the publication; fails while the slot is in use, false if there was none';
+
+CREATE FUNCTION dismiss_site(site text) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+	linked boolean := narinfo.site_drop_link(dismiss_site.site);
+BEGIN
+	IF linked THEN
+		DELETE FROM narinfo.site_cache AS c WHERE c.site = dismiss_site.site;
+	END IF;
+	DELETE FROM narinfo.site AS s WHERE s.name = dismiss_site.site
+		AND s.name <> narinfo.site_name();
+	RETURN linked;
 END
 $$;
 

@@ -77,11 +77,9 @@ CREATE FUNCTION site_numbers() RETURNS jsonb
 	LANGUAGE sql STABLE PARALLEL SAFE
 	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-	SELECT coalesce(jsonb_object_agg(k, jsonb_build_object('seq', e.seq,
+	SELECT coalesce(jsonb_object_agg(e.cache, jsonb_build_object('seq', e.seq,
 			'epoch', e.epoch, 'digest', encode(e.digest, 'hex'))), '{}')
-		FROM narinfo.event_caches() AS k CROSS JOIN LATERAL (
-			SELECT l.* FROM narinfo.event AS l WHERE l.cache = k
-			ORDER BY l.cache DESC, l.seq DESC LIMIT 1) AS e;
+		FROM narinfo.last_events() AS e;
 $$;
 
 COMMENT ON FUNCTION site_numbers() IS
@@ -440,23 +438,13 @@ CREATE FUNCTION site_unlink(site text) RETURNS boolean
 	SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-	link narinfo.site_link;
+	taken name;
 BEGIN
-	SELECT l.* INTO link FROM narinfo.site_link AS l
+	SELECT l.slot INTO taken FROM narinfo.site_link AS l
 		WHERE l.site = site_unlink.site FOR UPDATE;
-	IF NOT FOUND OR EXISTS (SELECT FROM pg_replication_slots AS r
-			WHERE r.slot_name = link.slot AND r.active) THEN
-		RETURN false;
-	END IF;
-	PERFORM pg_drop_replication_slot(r.slot_name)
-		FROM pg_replication_slots AS r
-		WHERE r.slot_name = link.slot AND r.database = current_database();
-	DELETE FROM narinfo.site_link AS l WHERE l.site = site_unlink.site;
-	IF NOT EXISTS (SELECT FROM narinfo.site_link AS l
-			WHERE l.publication = link.publication) THEN
-		EXECUTE format('DROP PUBLICATION IF EXISTS %I', link.publication);
-	END IF;
-	RETURN true;
+	RETURN NOT EXISTS (SELECT FROM pg_replication_slots AS r
+			WHERE r.slot_name = taken AND r.active)
+		AND narinfo.site_drop_link(site);
 END
 $$;
 

@@ -52,17 +52,6 @@
 #define WAIT_MAX	5000		/* ms */
 
 /*
- * Those that have events, found from one to the next in the index: a cache
- * that was dropped has some, too.
- */
-static const char caches_query[] =
-"WITH RECURSIVE found (cache) AS ("
-"(SELECT cache FROM narinfo.event ORDER BY cache LIMIT 1) UNION ALL "
-"SELECT (SELECT e.cache FROM narinfo.event AS e WHERE e.cache > f.cache "
-"ORDER BY e.cache LIMIT 1) FROM found AS f WHERE f.cache IS NOT NULL) "
-"SELECT cache FROM found WHERE cache IS NOT NULL";
-
-/*
  * Of this transaction; NIL where the extension is not there.  While a dump is
  * being restored, or a mirror filled, events may come before their rows, so
  * they wait.
@@ -78,7 +67,8 @@ read_caches(MemoryContext context)
 		node_is_consistent())
 	{
 		if (SPI_connect() != SPI_OK_CONNECT ||
-			SPI_execute(caches_query, true, 0) != SPI_OK_SELECT)
+			SPI_execute("SELECT narinfo.event_caches()", true, 0) !=
+			SPI_OK_SELECT)
 			elog(ERROR, "could not read narinfo.event");
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
