@@ -201,6 +201,8 @@ ok(poll_until(sub { sql($lima, q{SELECT string_agg(DISTINCT site, ' ' ORDER BY
 is(sql($paris, q{SELECT string_agg(cache, ' ' ORDER BY cache)
 	FROM narinfo.stat_sites WHERE site = 'lima' AND vote}), 'late team',
 	'it votes for its caches alone');
+fails($lima, 'CALL narinfo.promote()', qr/takes some of the caches only/,
+	'promoting that one');
 fails($bonn, 'SELECT narinfo.publish(' . made(901) . ')', qr/site "paris"/,
 	'two steps down, the primary is named');
 

@@ -97,6 +97,11 @@ sql($oslo, 'ALTER SUBSCRIPTION narinfo DISABLE');
 publish(3300, 3309);
 ok(poll_until(sub { reason($paris) =~ /somebody has disabled/ }),
 	'stopped by hand: the primary knows');
+ok(poll_until(sub { sql($paris, q{SELECT lag_events >= 10 AND lag_bytes > 0
+	AND lag_seconds > 0 AND retained_wal >= lag_bytes AND slot_state = 'idle'
+	AND last_proof IS NOT NULL FROM narinfo.stat_sites
+	WHERE site = 'oslo' AND cache = 'main'}) eq 't' }),
+	'and how far behind it is: in events, bytes and seconds');
 is((health())[0], 503, 'nobody is sent there');
 like((health())[1], qr/"reasons": \["somebody has disabled/, 'and why');
 is(enabled(), 'f', 'it stays so');

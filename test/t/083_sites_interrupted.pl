@@ -85,8 +85,9 @@ $oslo->start;
 # ---- cancelled, then killed, while rows are copied
 
 $call = start_joining();
-ok(poll_until(sub { sql($oslo, q{SELECT count(*) FROM pg_subscription
-	WHERE subenabled}) == 1 }), 'it copies');
+ok(poll_until(sub { sql($oslo, q{SELECT count(*) FROM narinfo.stat_progress
+	WHERE command = 'join_site' AND phase = 'copying' AND done <= total}) == 1 }),
+	'it copies, and tells how far it is');
 sql($oslo, "SELECT pg_cancel_backend(pid) FROM ($joining) AS j");
 $call->finish;
 ok($failed =~ /canceling statement/ || $said =~ /CALL/,
@@ -105,9 +106,14 @@ is(sql($paris, q{SELECT bool_and(vote) FROM narinfo.stat_sites
 
 my $bonn = narinfo_site('bonn');
 sql($bonn, 'ALTER SYSTEM SET max_logical_replication_workers = 1');
+sql($bonn, 'ALTER SYSTEM SET wal_level = replica');
 $bonn->restart;
-like(join_site($bonn, $paris), qr/max_logical_replication_workers = 3/,
+my $refused = join_site($bonn, $paris);
+like($refused, qr/cannot mirror.*max_logical_replication_workers = 3/s,
 	'too few workers: says so');
+like($refused, qr/ALTER SYSTEM SET wal_level = logical, and restart/,
+	'with all else that is to be changed');
+sql($bonn, 'ALTER SYSTEM RESET wal_level');
 is(slots(), 1, 'and makes no slot');
 sql($bonn, 'ALTER SYSTEM RESET max_logical_replication_workers');
 $bonn->restart;
